@@ -1,0 +1,22 @@
+# _cuda is a module of its own: it is built where a CUDA compiler is found and imports without a driver.
+if(SLIPSTICK_CUDA STREQUAL "OFF")
+  return()
+endif()
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(SLIPSTICK_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "SLIPSTICK_CUDA=ON, but no CUDA compiler was found (looked for nvcc on PATH, in "
+                        "CUDACXX and in CMAKE_CUDA_COMPILER)")
+  endif()
+  message(STATUS "slipstick: no CUDA compiler, _cuda is not built")
+  return()
+endif()
+if(NOT SLIPSTICK_PYTHON)
+  return()
+endif()
+# The module calls the runtime from C++ only, so the CUDA compiler itself need not run.
+find_package(CUDAToolkit 12.4 REQUIRED)
+pybind11_add_module(_cuda MODULE NO_EXTRAS cpp/bind/cuda_module.cpp)
+target_link_libraries(_cuda PRIVATE slipstick_flags CUDA::cudart_static)
+install(TARGETS _cuda DESTINATION slipstick)

@@ -1,0 +1,245 @@
+#include "bind/array.hpp"
+
+#include <optional>
+#include <string>
+
+#include "core/error.hpp"
+
+namespace slipstick::bind {
+namespace {
+
+std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+// NumPy's type numbers are part of its ABI.
+std::optional<Dtype> numpy_dtype(const py::dtype& dtype) {
+    const auto sized = [&](Dtype two, Dtype four, Dtype eight) -> std::optional<Dtype> {
+        switch (dtype.itemsize()) {
+            case 2:
+                return two;
+            case 4:
+                return four;
+            case 8:
+                return eight;
+            default:
+                return std::nullopt;
+        }
+    };
+    switch (dtype.num()) {
+        case 0:
+            return Dtype::kBool;
+        case 1:
+            return Dtype::kInt8;
+        case 2:
+            return Dtype::kUInt8;
+        case 3:
+        case 5:
+        case 7:
+        case 9:
+            return sized(Dtype::kInt16, Dtype::kInt32, Dtype::kInt64);
+        case 4:
+        case 6:
+        case 8:
+        case 10:
+            return sized(Dtype::kUInt16, Dtype::kUInt32, Dtype::kUInt64);
+        case 11:
+        case 12:
+        case 23:
+            return sized(Dtype::kFloat16, Dtype::kFloat32, Dtype::kFloat64);
+        default:
+            break;
+    }
+    // ml_dtypes registers its types at run time: known by name only.
+    if (dtype.itemsize() == 2 && py::str(dtype).cast<std::string>() == "bfloat16")
+        return Dtype::kBFloat16;
+    return std::nullopt;
+}
+
+std::optional<Dtype> dlpack_dtype(dlpack::DataType type) {
+    if (type.lanes != 1) return std::nullopt;
+    const auto pick = [&](Dtype one, Dtype two, Dtype four, Dtype eight) -> std::optional<Dtype> {
+        switch (type.bits) {
+            case 8:
+                return one;
+            case 16:
+                return two;
+            case 32:
+                return four;
+            case 64:
+                return eight;
+            default:
+                return std::nullopt;
+        }
+    };
+    switch (type.code) {
+        case dlpack::kInt:
+            return pick(Dtype::kInt8, Dtype::kInt16, Dtype::kInt32, Dtype::kInt64);
+        case dlpack::kUInt:
+            return pick(Dtype::kUInt8, Dtype::kUInt16, Dtype::kUInt32, Dtype::kUInt64);
+        case dlpack::kFloat:
+            if (type.bits == 8) return std::nullopt;
+            return pick(Dtype::kFloat16, Dtype::kFloat16, Dtype::kFloat32, Dtype::kFloat64);
+        case dlpack::kBfloat:
+            return type.bits == 16 ? std::optional(Dtype::kBFloat16) : std::nullopt;
+        case dlpack::kBool:
+            return type.bits == 8 ? std::optional(Dtype::kBool) : std::nullopt;
+        default:
+            return std::nullopt;
+    }
+}
+
+// A method or property that says "yes"; an object without it says no.
+bool says(py::handle object, const char* name) {
+    if (!py::hasattr(object, name)) return false;
+    const py::object value = object.attr(name);
+    const py::object answer = PyCallable_Check(value.ptr()) ? value() : value;
+    return PyObject_IsTrue(answer.ptr()) == 1;
+}
+
+}  // namespace
+
+Array::Array(const char* function, const char* argument, py::handle object)
+    : function_(function), argument_(argument) {
+    if (py::isinstance<py::array>(object)) {
+        load_numpy(py::reinterpret_borrow<py::array>(object));
+    } else if (!load_exchange(object) && !load_capsule(object)) {
+        // NumPy's scalars are what its reductions return: taken as arrays without axes.
+        const py::module_ numpy = py::module_::import("numpy");
+        if (!py::isinstance(object, numpy.attr("generic"))) {
+            refuse_type(function_, "`", argument_,
+                        "` must be an array (NumPy, or one that offers DLPack), got ",
+                        type_name(object));
+        }
+        owner_ = numpy.attr("asarray")(object);
+        load_numpy(py::reinterpret_borrow<py::array>(owner_));
+    }
+    if (tensor_.data == nullptr && tensor_.size() > 0) {
+        refuse_type(function_, "`", argument_, "` must hold its elements in memory, got a ",
+                    type_name(object), " without data");
+    }
+    if (tensor_.data != nullptr && reinterpret_cast<uintptr_t>(tensor_.data) %
+                                           static_cast<uintptr_t>(item_size(tensor_.dtype)) !=
+                                       0) {
+        refuse_value(
+            function_, "`", argument_,
+            "` must be aligned to its elements (copy it first), got a view at an odd address");
+    }
+}
+
+Tensor Array::writable() const {
+    if (read_only_)
+        refuse_value(function_, "`", argument_, "` must be writable, got a read-only array");
+    return Tensor{tensor_};
+}
+
+void Array::load_numpy(py::array array) {
+    const py::dtype dtype = array.dtype();
+    const std::optional<Dtype> known = numpy_dtype(dtype);
+    if (!known || dtype.byteorder() == '>') {
+        refuse_type(function_, "`", argument_,
+                    "` must have a real numeric dtype in native byte order, got ",
+                    py::str(dtype).cast<std::string>());
+    }
+    if (std::string_view(Py_TYPE(array.ptr())->tp_name) == "MaskedArray") {
+        refuse_type(function_, "`", argument_,
+                    "` must be an array without a mask of its own, got a MaskedArray");
+    }
+    const auto rank = static_cast<int>(array.ndim());
+    const int64_t item = item_size(*known);
+    for (int axis = 0; axis < rank; ++axis) {
+        const int64_t bytes = array.strides()[axis];
+        if (bytes % item != 0 && array.shape()[axis] > 1) {
+            refuse_value(function_, "`", argument_,
+                         "` must have strides that are multiples of its ", item,
+                         "-byte elements (copy it first), got a stride of ", bytes, " bytes");
+        }
+        strides_[static_cast<size_t>(axis)] = bytes / item;
+        shape_[static_cast<size_t>(axis)] = array.shape()[axis];
+    }
+    read_only_ = !array.writeable();
+    tensor_ = {array.data(), *known, rank, shape_.data(), strides_.data()};
+}
+
+// The C table of DLPack 1.3: a few hundredths of the capsule's cost, and no checks, so they are
+// made here.
+bool Array::load_exchange(py::handle object) {
+    const py::handle type(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())));
+    if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return false;
+    const py::object capsule = type.attr("__dlpack_c_exchange_api__");
+    const auto* api = static_cast<const dlpack::ExchangeApi*>(
+        PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    if (api == nullptr) throw py::error_already_set();
+    if (api->version.major != 1) return false;
+    if (says(object, "requires_grad") && says(py::module_::import("torch"), "is_grad_enabled")) {
+        refuse_type(function_, "`", argument_,
+                    "` must not require a gradient (call .detach() first), got one that does");
+    }
+    if (says(object, "is_sparse") || says(object, "is_meta") || says(object, "is_neg") ||
+        says(object, "is_quantized")) {
+        refuse_type(
+            function_, "`", argument_,
+            "` must be a dense array in memory, got a sparse, meta, quantized or lazily negated ",
+            type_name(object));
+    }
+    dlpack::DLTensor view{};
+    if (api->tensor_from_py_object(object.ptr(), &view) != 0) throw py::error_already_set();
+    load(view);
+    return true;
+}
+
+bool Array::load_capsule(py::handle object) {
+    if (!py::hasattr(object, "__dlpack__")) return false;
+    const py::object method = object.attr("__dlpack__");
+    try {
+        owner_ = method(py::arg("max_version") = py::make_tuple(1, 3));
+    } catch (py::error_already_set& error) {
+        if (!error.matches(PyExc_TypeError)) throw;
+        owner_ = method();  // written before DLPack 1.0
+    }
+    if (PyCapsule_IsValid(owner_.ptr(), "dltensor_versioned")) {
+        const auto* managed = static_cast<const dlpack::ManagedTensorVersioned*>(
+            PyCapsule_GetPointer(owner_.ptr(), "dltensor_versioned"));
+        read_only_ = (managed->flags & dlpack::kReadOnly) != 0;
+        load(managed->tensor);
+    } else if (PyCapsule_IsValid(owner_.ptr(), "dltensor")) {
+        load(static_cast<const dlpack::ManagedTensor*>(
+                 PyCapsule_GetPointer(owner_.ptr(), "dltensor"))
+                 ->tensor);
+    } else {
+        refuse_type(function_, "`", argument_,
+                    "` must return a DLPack capsule from __dlpack__, got ", type_name(owner_));
+    }
+    return true;
+}
+
+void Array::load(const dlpack::DLTensor& source) {
+    if (source.device.type != dlpack::kCpu) {
+        refuse_value(function_, "`", argument_, "` must be on the CPU, got an array on ",
+                     source.device.type == dlpack::kCuda ? "CUDA" : "DLPack", " device ",
+                     source.device.type == dlpack::kCuda ? source.device.id : source.device.type);
+    }
+    const std::optional<Dtype> known = dlpack_dtype(source.dtype);
+    if (!known) {
+        refuse_type(function_, "`", argument_,
+                    "` must have a real numeric dtype, got DLPack type code ",
+                    static_cast<int>(source.dtype.code), " with ",
+                    static_cast<int>(source.dtype.bits), " bits");
+    }
+    if (source.ndim > kMaxRank) {
+        refuse_value(function_, "`", argument_, "` must have at most ", kMaxRank, " axes, got ",
+                     source.ndim);
+    }
+    const char* data = source.data == nullptr
+                           ? nullptr
+                           : static_cast<const char*>(source.data) + source.byte_offset;
+    tensor_ = {data, *known, source.ndim, source.shape, source.strides};
+    if (source.strides == nullptr) {
+        int64_t step = 1;
+        for (int axis = source.ndim - 1; axis >= 0; --axis) {
+            strides_[static_cast<size_t>(axis)] = step;
+            step *= source.shape[axis];
+        }
+        tensor_.strides = strides_.data();
+    }
+}
+
+}  // namespace slipstick::bind

@@ -1,0 +1,52 @@
+// _cpu: what this file holds is the list of what the module offers.
+#include "bind/mitchell.hpp"
+#include "core/error.hpp"
+#include "core/isa.hpp"
+#include "core/threads.hpp"
+
+namespace py = pybind11;
+
+// For threadpoolctl, which finds these by name in the loaded library.
+extern "C" {
+__attribute__((visibility("default"))) int slipstick_get_num_threads() {
+    return slipstick::cpu::num_threads();
+}
+__attribute__((visibility("default"))) void slipstick_set_num_threads(int count) {
+    slipstick::cpu::set_num_threads(
+        count < 1 ? 1
+                  : (count > slipstick::cpu::kMaxThreads ? slipstick::cpu::kMaxThreads : count));
+}
+}
+
+namespace {
+
+void bind_core(py::module_& module) {
+    using namespace slipstick::cpu;
+    module.attr("version") = SLIPSTICK_VERSION;
+    module.attr("compiler") = SLIPSTICK_COMPILER;
+    py::tuple levels(kLevelCount);
+    for (size_t i = 0; i < kLevelNames.size(); ++i) levels[i] = kLevelNames[i];
+    module.attr("levels") = levels;
+    module.attr("best_isa") = name(best_level());
+    module.attr("max_threads") = kMaxThreads;
+    module.def("get_isa", [] { return name(active_level()); });
+    module.def("set_isa", [](const std::string& level) { set_level(level); }, py::arg("level"));
+    module.def("get_num_threads", &num_threads);
+    module.def("set_num_threads", &set_num_threads, py::arg("count"));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
+    py::register_local_exception_translator([](std::exception_ptr pointer) {
+        try {
+            std::rethrow_exception(pointer);
+        } catch (const slipstick::TypeError& error) {
+            py::set_error(PyExc_TypeError, error.what());
+        }
+    });
+    slipstick::cpu::init_level_from_environment();
+    slipstick::cpu::init_threads_from_environment();
+    bind_core(module);
+    slipstick::bind::bind_mitchell(module);
+}

@@ -1,0 +1,107 @@
+#include "core/matmul.hpp"
+
+#include <algorithm>
+
+namespace slipstick::cpu {
+namespace {
+
+constexpr int64_t kRowBlock =
+    96;  // 96 x 256 float32 = 96 KiB of left operand: a quarter of a 512 KiB L2
+constexpr int64_t kRowSuper =
+    1024;  // rows whose accumulators are alive at once: 2 MiB at 512 columns
+constexpr int64_t kColumnSuper = 512;  // columns that are packed at once
+constexpr int64_t kColumnBlock = 128;  // columns of a task where rows alone give too few tasks
+constexpr int64_t kDepthBlocksPacked =
+    4;  // depth blocks that are packed at once: 2 MiB at 512 columns
+constexpr int64_t kSerialProducts =
+    1 << 20;  // about 50 us of products: below that threads do not pay
+
+int64_t round_up(int64_t value, int64_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+struct DepthBlocks {  // the blocks of k, aligned to the global index
+    int64_t depth;
+    int64_t origin;
+    int64_t count() const { return (depth + origin + kDepthBlock - 1) / kDepthBlock; }
+    int64_t begin(int64_t block) const {
+        return std::max<int64_t>(0, block * kDepthBlock - origin);
+    }
+    int64_t size(int64_t block) const {
+        return std::min(depth, (block + 1) * kDepthBlock - origin) - begin(block);
+    }
+};
+
+}  // namespace
+
+void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& problem,
+            PackFn pack_left, PackFn pack_right, FinishFn finish) {
+    if (problem.rows == 0 || problem.columns == 0) return;
+    const DepthBlocks blocks{problem.depth, problem.depth_origin % kDepthBlock};
+    const int64_t rows_super = std::min(kRowSuper, round_up(problem.rows, kernel.tile_rows));
+    const int64_t columns_super =
+        std::min(kColumnSuper, round_up(problem.columns, kernel.tile_columns));
+    const int64_t packed_blocks = std::min(kDepthBlocksPacked, blocks.count());
+    const int64_t right_block_bytes = columns_super * kDepthBlock * kernel.right_bytes;
+    const Scratch right(packed_blocks * right_block_bytes);
+    const Scratch acc(round_up(rows_super, kRowBlock) * columns_super * kernel.acc_bytes);
+    const bool serial = static_cast<double>(problem.rows) * static_cast<double>(problem.columns) *
+                            static_cast<double>(problem.depth) <
+                        kSerialProducts;
+    const auto run = [serial](int64_t tasks, auto&& body) {
+        parallel_for(tasks, serial ? tasks : 1, [&](int64_t begin, int64_t end) {
+            for (int64_t task = begin; task < end; ++task) body(task);
+        });
+    };
+
+    for (int64_t j0 = 0; j0 < problem.columns; j0 += columns_super) {
+        const int64_t columns = std::min(columns_super, problem.columns - j0);
+        const int64_t panels = (columns + kernel.tile_columns - 1) / kernel.tile_columns;
+        for (int64_t i0 = 0; i0 < problem.rows; i0 += rows_super) {
+            const int64_t rows = std::min(rows_super, problem.rows - i0);
+            const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
+            const int64_t column_step =
+                row_blocks >= 8 ? columns_super : round_up(kColumnBlock, kernel.tile_columns);
+            const int64_t column_blocks = (columns + column_step - 1) / column_step;
+            // At least once, so that a product of depth 0 hands out zeros.
+            for (int64_t b0 = 0; b0 == 0 || b0 < blocks.count(); b0 += packed_blocks) {
+                const int64_t b1 = std::min(b0 + packed_blocks, blocks.count());
+                run((b1 - b0) * panels, [&](int64_t task) {
+                    const int64_t block = b0 + task / panels;
+                    const int64_t column = task % panels * kernel.tile_columns;
+                    const int64_t depth = blocks.size(block);
+                    pack_right(j0 + column, std::min(kernel.tile_columns, columns - column),
+                               blocks.begin(block), depth,
+                               right.as<char>() + (block - b0) * right_block_bytes +
+                                   column * depth * kernel.right_bytes);
+                });
+                run(row_blocks * column_blocks, [&](int64_t task) {
+                    const int64_t row = task / column_blocks * kRowBlock;
+                    const int64_t height = std::min(kRowBlock, rows - row);
+                    const int64_t column = task % column_blocks * column_step;
+                    const int64_t width = std::min(column_step, columns - column);
+                    char* const sums =
+                        acc.as<char>() + (row * columns_super + column) * kernel.acc_bytes;
+                    const Scratch left(round_up(height, kernel.tile_rows) * kDepthBlock *
+                                       kernel.left_bytes);
+                    if (blocks.count() == 0) {
+                        kernel.multiply(mac, height, 0, width, left.as(), right.as(), sums,
+                                        columns_super, false);
+                    }
+                    for (int64_t block = b0; block < b1; ++block) {
+                        const int64_t depth = blocks.size(block);
+                        pack_left(i0 + row, height, blocks.begin(block), depth, left.as());
+                        kernel.multiply(mac, height, depth, width, left.as(),
+                                        right.as<char>() + (block - b0) * right_block_bytes +
+                                            column * depth * kernel.right_bytes,
+                                        sums, columns_super, block > 0);
+                    }
+                    if (b1 == blocks.count())
+                        finish(i0 + row, height, j0 + column, width, sums, columns_super);
+                });
+            }
+        }
+    }
+}
+
+}  // namespace slipstick::cpu

@@ -1,0 +1,46 @@
+// The loop over blocks around the micro-kernel: splits a product over the threads, packs,
+// multiplies, and hands finished accumulators back. Where the operands come from and what becomes
+// of the sums is the caller's: memory of any stride, numbers generated on the fly, a scale, a
+// rounding.
+#pragma once
+
+#include <cstdint>
+
+#include "core/threads.hpp"
+
+namespace slipstick::cpu {
+
+// What a level offers for one kind of product (see core/tile.hpp).
+struct MatmulKernel {
+    void (*multiply)(const void* mac, int64_t rows, int64_t depth, int64_t columns,
+                     const void* left, const void* right, void* acc, int64_t acc_stride,
+                     bool accumulate);
+    int64_t tile_rows;
+    int64_t tile_columns;
+    int64_t left_bytes;
+    int64_t right_bytes;
+    int64_t acc_bytes;
+};
+
+// The sums over k run in blocks of 256: one chain a block, the blocks added in order. Part of the
+// public definition of a projection, and a better bound on the rounding error than one long chain.
+inline constexpr int64_t kDepthBlock = 256;
+
+struct MatmulProblem {
+    int64_t rows;
+    int64_t depth;
+    int64_t columns;
+    // Where k = 0 lies within a block of kDepthBlock: blocks follow the global index of a feature.
+    int64_t depth_origin = 0;
+};
+
+// pack_left(i, rows, k, depth, packed) and pack_right(j, columns, k, depth, packed) fill panels
+// (tile.hpp); finish(i, rows, j, columns, acc, acc_stride) takes the sums of a block of the result.
+// All three are called from several threads at once, for disjoint blocks. Scratch memory: under 6
+// MiB, plus 0.2 MiB a thread (float32; twice that for float64).
+using PackFn = FunctionRef<void(int64_t, int64_t, int64_t, int64_t, void*)>;
+using FinishFn = FunctionRef<void(int64_t, int64_t, int64_t, int64_t, const void*, int64_t)>;
+void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& problem,
+            PackFn pack_left, PackFn pack_right, FinishFn finish);
+
+}  // namespace slipstick::cpu

@@ -1,0 +1,232 @@
+#include "mitchell/kernels.hpp"
+
+#include "core/simd.hpp"
+#include "core/tile.hpp"
+#include "mitchell/product.hpp"
+
+namespace slipstick::cpu::SLIPSTICK_LEVEL {
+namespace {
+
+using mitchell::Constants;
+using slipstick::mitchell::divide_bits;
+using slipstick::mitchell::Format;
+using slipstick::mitchell::multiply_bits;
+using slipstick::mitchell::multiply_integers;
+using slipstick::mitchell::Wider;
+
+// The format of T in lanes of type Lane.
+template <class T, class Lane>
+constexpr const Format<Lane>& format() {
+    if constexpr (sizeof(T) == 8) {
+        return slipstick::mitchell::kFormat64<Lane>;
+    } else if constexpr (sizeof(T) == 4) {
+        return slipstick::mitchell::kFormat32<Lane>;
+    } else if constexpr (DtypeOf<T>::value == Dtype::kFloat16) {
+        return slipstick::mitchell::kFormat16<Lane>;
+    } else {
+        return slipstick::mitchell::kFormatB16<Lane>;
+    }
+}
+
+// The unsigned type that holds T's bits.
+template <class T>
+struct PatternOf {
+    using type = uint16_t;
+};
+template <>
+struct PatternOf<float> {
+    using type = uint32_t;
+};
+template <>
+struct PatternOf<double> {
+    using type = uint64_t;
+};
+template <class T>
+using Pattern = typename PatternOf<T>::type;
+
+// --- Elementwise
+// ---------------------------------------------------------------------------------------
+struct Multiply {
+    template <class T, class U>
+    SLIPSTICK_INLINE static U apply(U a, U b, uint64_t c) {
+        using Lane = Pattern<T>;
+        return multiply_bits<false>(a, b, static_cast<Lane>(c), format<T, Lane>());
+    }
+};
+struct Divide {
+    template <class T, class U>
+    SLIPSTICK_INLINE static U apply(U a, U b, uint64_t c) {
+        using Lane = Pattern<T>;
+        return divide_bits(a, b, static_cast<Lane>(c), format<T, Lane>());
+    }
+};
+
+template <class Operation, class T>
+void elementwise(const Strip& strip, const Constants& constants) {
+    using Lane = Pattern<T>;
+    using V = Vec<Lane>;
+    constexpr int lanes = kLanes<Lane>;
+    const auto* a = static_cast<const Lane*>(strip.data[1]);
+    const auto* b = static_cast<const Lane*>(strip.data[2]);
+    auto* out = static_cast<Lane*>(strip.target());
+    const auto [out_stride, a_stride, b_stride] = strip.stride;
+    int64_t i = 0;
+    if (out_stride == 1 && (a_stride | b_stride | 1) == 1) {  // every step is 1 or 0
+        const V a_value = broadcast(a[0]);
+        const V b_value = broadcast(b[0]);
+        for (; i + lanes <= strip.count; i += lanes) {
+            const V left = a_stride == 1 ? load<V>(a + i) : a_value;
+            const V right = b_stride == 1 ? load<V>(b + i) : b_value;
+            store(out + i, Operation::template apply<T>(left, right, constants.c));
+        }
+    }
+    for (; i < strip.count; ++i) {
+        out[i * out_stride] =
+            Operation::template apply<T>(a[i * a_stride], b[i * b_stride], constants.c);
+    }
+}
+
+template <class T>
+void multiply_integer_strip(const Strip& strip, const Constants& constants) {
+    const auto* a = static_cast<const T*>(strip.data[1]);
+    const auto* b = static_cast<const T*>(strip.data[2]);
+    auto* out = static_cast<Wider<T>*>(strip.target());
+    for (int64_t i = 0; i < strip.count; ++i) {
+        out[i * strip.stride[0]] =
+            multiply_integers(a[i * strip.stride[1]], b[i * strip.stride[2]], constants.fraction);
+    }
+}
+
+// --- Matrix products
+// ----------------------------------------------------------------------------------- The value of
+// a 16-bit product that lies in a 32-bit lane. Products are never subnormal: a normal one only
+// needs its exponent's bias changed, by an exact multiplication with 2^112.
+SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, BFloat16) {
+    return bit_cast<Vec<float>>(bits << 16);
+}
+SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, Float16) {
+    const Vec<uint32_t> magnitude = bits & 0x7fffu;
+    const Vec<uint32_t> finite =
+        bit_cast<Vec<uint32_t>>(bit_cast<Vec<float>>(magnitude << 13) * 0x1p112f);
+    const Vec<uint32_t> special = (magnitude << 13) | 0x7f800000u;
+    return bit_cast<Vec<float>>((magnitude >= 0x7c00u ? special : finite) |
+                                ((bits & 0x8000u) << 16));
+}
+SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, float) {
+    return bit_cast<Vec<float>>(bits);
+}
+SLIPSTICK_INLINE Vec<double> product_value(Vec<uint64_t> bits, double) {
+    return bit_cast<Vec<double>>(bits);
+}
+
+// Products in T's own format, sums in Sum (float32, or float64 for float64).
+template <class T, class Sum, bool finite>
+struct FloatMac {
+    using Lane = typename BitsOf<Sum>::Unsigned;
+    using Left = Lane;
+    using Right = Lane;
+    using Acc = Sum;
+    Constants constants;
+
+    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Left left, Vec<Right> right) const {
+        const Vec<Lane> bits = multiply_bits<finite>(
+            broadcast(left), right, static_cast<Lane>(constants.c), format<T, Lane>());
+        return acc + product_value(bits, T{});
+    }
+};
+
+// Integer products are exact integers, lane by lane; the caller has made sure that no sum
+// overflows.
+template <class T, class Sum>
+struct IntegerMac {
+    using Left = Sum;
+    using Right = Sum;
+    using Acc = Sum;
+    Constants constants;
+
+    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Left left, Vec<Right> right) const {
+        for (int lane = 0; lane < kLanes<Sum>; ++lane) {
+            acc[lane] += static_cast<Sum>(multiply_integers(
+                static_cast<T>(left), static_cast<T>(right[lane]), constants.fraction));
+        }
+        return acc;
+    }
+};
+
+template <int height, class T, class Lane>
+void pack(const void* source, int64_t stride, int64_t depth_stride, int64_t count, int64_t depth,
+          void* packed) {
+    if constexpr (std::is_integral_v<T>) {
+        pack_panels<height>(static_cast<const T*>(source), stride, depth_stride, count, depth,
+                            static_cast<Lane*>(packed),
+                            [](T value) { return static_cast<Lane>(value); });
+    } else {
+        pack_panels<height>(static_cast<const Pattern<T>*>(source), stride, depth_stride, count,
+                            depth, static_cast<Lane*>(packed),
+                            [](Pattern<T> bits) { return Lane{bits}; });
+    }
+}
+
+template <class T>
+bool is_finite(const void* source, int64_t count, int64_t stride) {
+    using Lane = Pattern<T>;
+    const auto* elements = static_cast<const Lane*>(source);
+    constexpr Format<Lane> f = format<T, Lane>();
+    Lane special = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        special = static_cast<Lane>(special |
+                                    ((elements[i * stride] & f.infinity) == f.infinity ? 1 : 0));
+    }
+    return special == 0;
+}
+
+template <class T, class Sum>
+constexpr mitchell::Matmul kFloatMatmul = {
+    .general = kMatmulKernel<FloatMac<T, Sum, false>>,
+    .finite = kMatmulKernel<FloatMac<T, Sum, true>>,
+    .pack_left = &pack<kTileRows, T, typename BitsOf<Sum>::Unsigned>,
+    .pack_right = &pack<kTileColumns<Sum>, T, typename BitsOf<Sum>::Unsigned>,
+    .is_finite = &is_finite<T>,
+};
+
+template <class T, class Sum>
+constexpr mitchell::Matmul kIntegerMatmul = {
+    .general = kMatmulKernel<IntegerMac<T, Sum>>,
+    .finite = kMatmulKernel<IntegerMac<T, Sum>>,
+    .pack_left = &pack<kTileRows, T, Sum>,
+    .pack_right = &pack<kTileColumns<Sum>, T, Sum>,
+    .is_finite = nullptr,
+};
+
+constexpr auto make_multiply = []<class T>() -> mitchell::ElementwiseFn {
+    if constexpr (std::is_integral_v<T>) {
+        return &multiply_integer_strip<T>;
+    } else {
+        return &elementwise<Multiply, T>;
+    }
+};
+constexpr auto make_divide = []<class T>() -> mitchell::ElementwiseFn {
+    return &elementwise<Divide, T>;
+};
+constexpr auto make_matmul = []<class T>() -> const mitchell::Matmul* {
+    if constexpr (std::is_integral_v<T>) {
+        using Wide = std::conditional_t<sizeof(T) == 1, int32_t, int64_t>;
+        return &kIntegerMatmul<
+            T, std::conditional_t<std::is_signed_v<T>, Wide, std::make_unsigned_t<Wide>>>;
+    } else {
+        return &kFloatMatmul<T, std::conditional_t<sizeof(T) == 8, double, float>>;
+    }
+};
+
+}  // namespace
+
+const mitchell::Kernels mitchell_kernels = {
+    .multiply = make_per_dtype<mitchell::ElementwiseFn, float, double, Float16, BFloat16, int8_t,
+                               int16_t, int32_t, uint8_t, uint16_t, uint32_t>(make_multiply),
+    .divide =
+        make_per_dtype<mitchell::ElementwiseFn, float, double, Float16, BFloat16>(make_divide),
+    .matmul = make_per_dtype<const mitchell::Matmul*, float, double, Float16, BFloat16, int8_t,
+                             int16_t, int32_t, uint8_t, uint16_t, uint32_t>(make_matmul),
+};
+
+}  // namespace slipstick::cpu::SLIPSTICK_LEVEL

@@ -1,0 +1,144 @@
+// What a Mitchell product and quotient are, bit for bit: the only definition, for one number or for
+// a vector of them, on the host and on the GPU.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "core/host_device.hpp"
+
+namespace slipstick::mitchell {
+
+// A binary floating-point format held in unsigned lanes; the lanes may be wider than the format.
+template <class Lane>
+struct Format {
+    Lane sign;
+    Lane infinity;  // magnitude bits of infinity; above it lie the NaNs
+    Lane smallest;  // of the smallest normal number; below it lie subnormals, which count as zero
+    Lane one;       // of 1.0
+    Lane nan;       // the quiet NaN that every invalid operation gives
+    int fraction_bits;
+};
+template <class Lane>
+inline constexpr Format<Lane> kFormat16{0x8000, 0x7c00, 0x0400, 0x3c00, 0x7e00, 10};
+template <class Lane>
+inline constexpr Format<Lane> kFormatB16{0x8000, 0x7f80, 0x0080, 0x3f80, 0x7fc0, 7};
+template <class Lane>
+inline constexpr Format<Lane> kFormat32{0x80000000, 0x7f800000, 0x00800000,
+                                        0x3f800000, 0x7fc00000, 23};
+template <class Lane>
+inline constexpr Format<Lane> kFormat64{0x8000000000000000, 0x7ff0000000000000, 0x0010000000000000,
+                                        0x3ff0000000000000, 0x7ff8000000000000, 52};
+
+// Below, U is Lane or a compiler vector of Lane: both know ?: and the operators.
+
+// The bits of a (x) b: magnitudes a + b - c, where c is 1.0 less the method's offset. With `finite`
+// the caller promises that neither operand is infinite or NaN.
+template <bool finite, class Lane, class U>
+SLIPSTICK_HD U multiply_bits(U a, U b, Lane c, const Format<Lane>& f) {
+    const U zero{};
+    const U infinity = zero + f.infinity;
+    const auto sign = static_cast<U>((a ^ b) & f.sign);
+    const auto magnitude_a = static_cast<U>(a & static_cast<Lane>(f.sign - 1));
+    const auto magnitude_b = static_cast<U>(b & static_cast<Lane>(f.sign - 1));
+    // Two magnitudes fill the lane and no more; the limits are moved up by c instead of the sum
+    // down.
+    const auto sum = static_cast<U>(magnitude_a + magnitude_b);
+    const auto lowest = static_cast<Lane>(c + f.smallest);
+    const auto highest = static_cast<Lane>(c + f.infinity);
+    const auto difference = static_cast<U>(sum - c);
+    U magnitude = sum < lowest ? zero : (sum >= highest ? infinity : difference);
+    const auto is_zero = (magnitude_a < f.smallest) | (magnitude_b < f.smallest);
+    if constexpr (finite) {
+        return (is_zero ? zero : magnitude) | sign;
+    } else {
+        const auto is_infinite = (magnitude_a == f.infinity) | (magnitude_b == f.infinity);
+        const auto is_nan =
+            (magnitude_a > f.infinity) | (magnitude_b > f.infinity) | (is_infinite & is_zero);
+        magnitude = is_infinite ? infinity : magnitude;
+        const auto signed_result = static_cast<U>((is_zero ? zero : magnitude) | sign);
+        return is_nan ? zero + f.nan : signed_result;
+    }
+}
+
+// The bits of a / b: magnitudes a - b + c.
+template <class Lane, class U>
+SLIPSTICK_HD U divide_bits(U a, U b, Lane c, const Format<Lane>& f) {
+    const U zero{};
+    const U infinity = zero + f.infinity;
+    const auto sign = static_cast<U>((a ^ b) & f.sign);
+    const auto magnitude_a = static_cast<U>(a & static_cast<Lane>(f.sign - 1));
+    const auto magnitude_b = static_cast<U>(b & static_cast<Lane>(f.sign - 1));
+    const auto raised = static_cast<U>(magnitude_a + c);  // below three quarters of the lane
+    const auto difference = static_cast<U>(raised - magnitude_b);
+    const auto too_small = raised < static_cast<U>(magnitude_b + f.smallest);
+    const auto too_large = raised >= static_cast<U>(magnitude_b + f.infinity);
+    U magnitude = too_small ? zero : (too_large ? infinity : difference);
+    const auto a_zero = magnitude_a < f.smallest;
+    const auto b_zero = magnitude_b < f.smallest;
+    const auto a_infinite = magnitude_a == f.infinity;
+    const auto b_infinite = magnitude_b == f.infinity;
+    magnitude = a_zero | b_infinite ? zero : magnitude;
+    magnitude = b_zero | a_infinite ? infinity : magnitude;
+    const auto is_nan = (magnitude_a > f.infinity) | (magnitude_b > f.infinity) |
+                        (a_zero & b_zero) | (a_infinite & b_infinite);
+    const auto signed_result = static_cast<U>(magnitude | sign);
+    return is_nan ? zero + f.nan : signed_result;
+}
+
+// --- Integers
+// ----------------------------------------------------------------------------------------
+template <class T>
+struct WiderOf;
+#define SLIPSTICK_WIDER(narrow, wide) \
+    template <>                       \
+    struct WiderOf<narrow> {          \
+        using type = wide;            \
+    }
+SLIPSTICK_WIDER(int8_t, int16_t);
+SLIPSTICK_WIDER(int16_t, int32_t);
+SLIPSTICK_WIDER(int32_t, int64_t);
+SLIPSTICK_WIDER(uint8_t, uint16_t);
+SLIPSTICK_WIDER(uint16_t, uint32_t);
+SLIPSTICK_WIDER(uint32_t, uint64_t);
+#undef SLIPSTICK_WIDER
+template <class T>
+using Wider = typename WiderOf<T>::type;
+
+// floor of 2^(k1+k2) times  1+s | 2s | 4(s-1)  for  s = x+y+d  in  [0,1) | [1,2) | [2,3),  where a
+// = 2^k1 (1+x) and b = 2^k2 (1+y): everything but d * 2^(k1+k2) is an integer, and `fraction` =
+// floor(d * 2^64) gives the floor of d * 2^j for every j <= 64. Saturates at the limits of the
+// product's type.
+template <class T>
+SLIPSTICK_HD Wider<T> multiply_integers(T a, T b, uint64_t fraction) {
+    using Product = Wider<T>;
+    using Unsigned = std::make_unsigned_t<Product>;
+    // Up to four times the exact product: three bits more than Product.
+    using Work = std::conditional_t<sizeof(T) == 4, unsigned __int128, uint64_t>;
+    if (a == 0 || b == 0) return 0;
+    const bool negative = (a < 0) != (b < 0);
+    const auto magnitude_a =
+        static_cast<Unsigned>(a < 0 ? -static_cast<int64_t>(a) : static_cast<int64_t>(a));
+    const auto magnitude_b =
+        static_cast<Unsigned>(b < 0 ? -static_cast<int64_t>(b) : static_cast<int64_t>(b));
+    const int k1 = 63 - __builtin_clzll(magnitude_a);
+    const int k2 = 63 - __builtin_clzll(magnitude_b);
+    const int k = k1 + k2;  // at most 62
+    const Work one = Work{1} << k;
+    const Work cross = ((Work{magnitude_a} << k2) - one) + ((Work{magnitude_b} << k1) - one);
+    const auto offset = [&](int j) {
+        return j == 0 ? Work{0} : static_cast<Work>(fraction >> (64 - j));
+    };
+    const Work sum = cross + offset(k);
+    Work product = sum < one       ? one + sum
+                   : sum < 2 * one ? 2 * cross + offset(k + 1)
+                                   : 4 * (cross - one) + offset(k + 2);
+    constexpr auto highest =
+        static_cast<Unsigned>(std::is_signed_v<Product> ? ~Unsigned{0} >> 1 : ~Unsigned{0});
+    const Work limit = Work{highest} + (negative ? 1 : 0);
+    product = product > limit ? limit : product;
+    const auto magnitude = static_cast<Unsigned>(product);
+    return static_cast<Product>(negative ? Unsigned{0} - magnitude : magnitude);
+}
+
+}  // namespace slipstick::mitchell
