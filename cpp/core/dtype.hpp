@@ -94,8 +94,7 @@ decltype(auto) dispatch(Dtype dtype, F&& f) {
     return f.template operator()<First>();
 }
 
-// --- 16-bit floats
-// ----------------------------------------------------------------------------------
+// --- 16-bit floats -------------------------------------------------------------------------------
 namespace bits {
 
 SLIPSTICK_HD uint32_t of(float value) {

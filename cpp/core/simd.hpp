@@ -97,8 +97,7 @@ SLIPSTICK_INLINE To bit_cast(From from) {
     return result;
 }
 
-// --- Masks and reductions
-// --------------------------------------------------------------------------
+// --- Masks and reductions ------------------------------------------------------------------------
 template <class M>
 SLIPSTICK_INLINE bool any(M mask) {
 #if defined(__AVX512F__)
@@ -245,8 +244,7 @@ SLIPSTICK_INLINE Vec<T> exp2(Vec<T> x) {
     return x >= C::kHighest ? infinity : (x == x ? clipped : x);
 }
 
-// --- 16-bit floats
-// -----------------------------------------------------------------------------------
+// --- 16-bit floats -------------------------------------------------------------------------------
 SLIPSTICK_INLINE Vec<float> widen(VecLike<uint16_t, float> raw, BFloat16) {
     return bit_cast<Vec<float>>(__builtin_convertvector(raw, Vec<uint32_t>) << 16);
 }

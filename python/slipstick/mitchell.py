@@ -226,7 +226,7 @@ def _multiplier(a: Any, bias: float, correction: str | float | None) -> float:
         return 1.0
     if "int" in str(getattr(a, "dtype", "")):
         raise ValueError(f"matmul: `correction` must be None for integers, got {correction!r}")
-    if correction == "gain":
+    if isinstance(correction, str) and correction == "gain":
         return 1 / _gain(bias)
     if isinstance(correction, (int, float)) and not isinstance(correction, bool):
         if math.isfinite(correction):
