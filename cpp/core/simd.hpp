@@ -61,7 +61,8 @@ struct BitsOf<double> {
     using Signed = int64_t;
 };
 
-// --- Memory: no alignment is asked for -----------------------------------------------------------
+// --- Memory: no alignment is asked for ---
+
 template <class V, class T>
 SLIPSTICK_INLINE V load(const T* source) {
     V result;
@@ -97,7 +98,8 @@ SLIPSTICK_INLINE To bit_cast(From from) {
     return result;
 }
 
-// --- Masks and reductions ------------------------------------------------------------------------
+// --- Masks and reductions ---
+
 template <class M>
 SLIPSTICK_INLINE bool any(M mask) {
 #if defined(__AVX512F__)
@@ -133,8 +135,9 @@ SLIPSTICK_INLINE V maximum(V a, V b) {
     return b > a ? b : a;
 }
 
-// --- Arithmetic
-// -------------------------------------------------------------------------------------- a * b + c,
+// --- Arithmetic ---
+
+// a * b + c,
 // fused where the level has the instruction: the fastest form. fma is fused everywhere, in software
 // at v2: for what must round alike on every level.
 #if defined(__AVX512F__)
@@ -183,8 +186,9 @@ SLIPSTICK_INLINE Vec<float> square_root(Vec<float> x) {
 #endif
 }
 
-// --- exp2
-// -------------------------------------------------------------------------------------------- 2^x
+// --- exp2 ---
+
+// 2^x
 // by 2^round(x) times a polynomial on [-1/2, 1/2]. Meant for arguments that are not large: results
 // below the normal range are 0, above it they are +inf, NaN stays. Worst relative error measured
 // against long double: 9e-8 (float), 2.4e-16 (double).
@@ -244,7 +248,8 @@ SLIPSTICK_INLINE Vec<T> exp2(Vec<T> x) {
     return x >= C::kHighest ? infinity : (x == x ? clipped : x);
 }
 
-// --- 16-bit floats -------------------------------------------------------------------------------
+// --- 16-bit floats ---
+
 SLIPSTICK_INLINE Vec<float> widen(VecLike<uint16_t, float> raw, BFloat16) {
     return bit_cast<Vec<float>>(__builtin_convertvector(raw, Vec<uint32_t>) << 16);
 }

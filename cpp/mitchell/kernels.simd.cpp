@@ -46,7 +46,8 @@ struct PatternOf<double> {
 template <class T>
 using Pattern = typename PatternOf<T>::type;
 
-// --- Elementwise ---------------------------------------------------------------------------------
+// --- Elementwise ---
+
 struct Multiply {
     template <class T, class Lane>
     SLIPSTICK_INLINE static Lane apply(Lane a, Lane b, Lane c) {
@@ -106,8 +107,9 @@ void multiply_integer_strip(const Strip& strip, const Constants& constants) {
     }
 }
 
-// --- Matrix products
-// ----------------------------------------------------------------------------------- The value of
+// --- Matrix products ---
+
+// The value of
 // a 16-bit product that lies in a 32-bit lane. Products are never subnormal: a normal one only
 // needs its exponent's bias changed, by an exact multiplication with 2^112.
 SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, BFloat16) {

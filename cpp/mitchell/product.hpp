@@ -113,7 +113,8 @@ SLIPSTICK_HD U divide_bits(U a, U b, Lane c, const Format<Lane>& f) {
     return is_nan ? zero + f.nan : signed_result;
 }
 
-// --- Integers ------------------------------------------------------------------------------------
+// --- Integers ---
+
 template <class T>
 struct WiderOf;
 #define SLIPSTICK_WIDER(narrow, wide) \
