@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from slipstick import demo, projection
 from slipstick.demo import experiments, report, text
 from slipstick.demo.encoder import Encoder, Model

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-import slipstick
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import slipstick
 from slipstick import mitchell, reference
 from slipstick.mitchell import Mitchell
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from slipstick import reference
 from slipstick.scales import ClippedLogN, LogN, SSMax, Su, Temperature
 

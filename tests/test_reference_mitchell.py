@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from slipstick import reference
 
 ml_dtypes = pytest.importorskip("ml_dtypes")

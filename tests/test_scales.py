@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+
 from slipstick.scales import ClippedLogN, LogN, Scale, SSMax, Su, Temperature
 
 COUNTS = [1, 2, 3, 7, 64, 511, 512, 513, 8191, 8192, 8193, 131072, 10**6, 2**31]

@@ -9,8 +9,9 @@ import threading
 
 import numpy as np
 import pytest
-import slipstick
 import threadpoolctl
+
+import slipstick
 from slipstick import mitchell
 
 RNG = np.random.default_rng(0)
