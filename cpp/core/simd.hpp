@@ -134,6 +134,26 @@ SLIPSTICK_INLINE V maximum(V a, V b) {
     return b > a ? b : a;
 }
 
+// The lanes of a and of b in turn: those of the lower halves, those of the upper halves.
+#if defined(__AVX512F__)
+#define SLIPSTICK_LOW_LANES 0, 8, 1, 9, 2, 10, 3, 11
+#define SLIPSTICK_HIGH_LANES 4, 12, 5, 13, 6, 14, 7, 15
+#elif defined(__AVX2__)
+#define SLIPSTICK_LOW_LANES 0, 4, 1, 5
+#define SLIPSTICK_HIGH_LANES 2, 6, 3, 7
+#else
+#define SLIPSTICK_LOW_LANES 0, 2
+#define SLIPSTICK_HIGH_LANES 1, 3
+#endif
+SLIPSTICK_INLINE Vec<uint64_t> interleave_low(Vec<uint64_t> a, Vec<uint64_t> b) {
+    return __builtin_shufflevector(a, b, SLIPSTICK_LOW_LANES);
+}
+SLIPSTICK_INLINE Vec<uint64_t> interleave_high(Vec<uint64_t> a, Vec<uint64_t> b) {
+    return __builtin_shufflevector(a, b, SLIPSTICK_HIGH_LANES);
+}
+#undef SLIPSTICK_LOW_LANES
+#undef SLIPSTICK_HIGH_LANES
+
 // --- Arithmetic
 // -------------------------------------------------------------------------------------- a * b + c,
 // fused where the level has the instruction: the fastest form. fma is fused everywhere, in software
