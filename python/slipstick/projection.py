@@ -1,10 +1,10 @@
 """Random projection by a matrix that is never stored.
 
-``y = A x / sqrt(k)`` with a random k x d matrix A keeps squared norms on average, and by the lemma of
-Johnson and Lindenstrauss (1984) k of order ``ln N / eps**2`` keeps all distances among N points within
-a factor 1 +- eps. Every entry of A is a pure function of (kind, seed, component, feature), made from
-the counter-based generator Philox4x32-10 inside the kernel that uses it: the matrix takes no memory,
-and it is the same for every thread count, instruction set, batch and chunk.
+``y = A x / sqrt(k)`` with a random k x d matrix A keeps squared norms on average, and by the lemma
+of Johnson and Lindenstrauss (1984) k of order ``ln N / eps**2`` keeps all distances among N points
+within a factor 1 +- eps. Every entry of A is a pure function of (kind, seed, component, feature),
+made from the counter-based generator Philox4x32-10 inside the kernel that uses it: the matrix takes
+no memory, and it is the same for every thread count, instruction set, batch and chunk.
 """
 
 from __future__ import annotations
@@ -53,28 +53,27 @@ def project(
     density : None
         Neither kind has one.
     first_feature : int
-        The global index of column 0 of `x`: projections of column chunks add up to that of the whole,
-        to rounding. ``first_feature + n_features`` may reach 2**64.
+        The global index of column 0 of `x`: projections of column chunks add up to that of the
+        whole, to rounding. ``first_feature + n_features`` may reach 2**64.
     out : array, optional
         Where to write; of the result's shape and dtype, sharing no memory with `x`.
 
     Returns
     -------
     array of shape (..., n_components)
-        ``A x / sqrt(k)`` in the framework and dtype of `x` (float64 for integers), or `out`. Sums are
-        float32 (float64 for float64), scaled and rounded once; a sum beyond the float range is infinite.
-        Infinities and NaNs propagate.
+        ``A x / sqrt(k)`` in the framework and dtype of `x` (float64 for integers), or `out`. Sums
+        are float32 (float64 for float64), scaled and rounded once; a sum beyond the float range is
+        infinite. Infinities and NaNs propagate.
 
     Raises
     ------
     TypeError, ValueError
         For arguments that do not fit; nothing is written then.
 
-    Notes
-    -----
-    A result depends on neither threads, instruction set nor batch, to the last bit: within each block
-    of 256 features (by global index) a sum is one chain of fused multiply-adds, and the blocks are added
-    in order. Source: D. Achlioptas, "Database-friendly random projections", 2003, for random signs.
+    Notes ----- A result depends on neither threads, instruction set nor batch, to the last bit:
+    within each block of 256 features (by global index) a sum is one chain of fused multiply-adds,
+    and the blocks are added in order. Source: D. Achlioptas, "Database-friendly random
+    projections", 2003, for random signs.
 
     Examples
     --------
@@ -116,11 +115,11 @@ def block(
     kind, seed, density
         As for `project`.
     rows, cols : slice
-        Components and features, without a step; a start that is None means 0. A stop is needed, but for
-        rows when `n_components` is given.
+        Components and features, without a step; a start that is None means 0. A stop is needed, but
+        for rows when `n_components` is given.
     n_components : int, optional
-        If given, the entries are scaled by ``1 / sqrt(n_components)``, as `project` scales, and rows end
-        there. If not, they are +-1 or standard normal.
+        If given, the entries are scaled by ``1 / sqrt(n_components)``, as `project` scales, and
+        rows end there. If not, they are +-1 or standard normal.
 
     Returns
     -------
@@ -172,13 +171,14 @@ def min_dim(
     eps : float or array of floats
         The distortion allowed, between 0 and 1.
     delta : float or array of floats, optional
-        The probability of failure allowed, between 0 and 1. None gives the classical bound
-        ``4 ln N / (eps**2 / 2 - eps**3 / 3)``, rounded down, the integers of scikit-learn; its proof
-        leaves a probability of failure of up to 1 - 1/N.
+        The probability of failure allowed, between 0 and 1. None gives the classical bound ``4 ln N
+        / (eps**2 / 2 - eps**3 / 3)``, rounded down, the integers of scikit-learn; its proof leaves
+        a probability of failure of up to 1 - 1/N.
     guarantee : {"all_pairs", "each_pair"}
         Whether all N (N - 1) / 2 distances hold together, or each one by itself.
     on : {"squared", "distance"}
-        Whether `eps` bounds squared distances or distances themselves; the latter needs a quarter of k.
+        Whether `eps` bounds squared distances or distances themselves; the latter needs a quarter
+        of k.
 
     Returns
     -------
@@ -190,12 +190,10 @@ def min_dim(
     TypeError, ValueError
         For arguments outside these bounds; delta=None knows "all_pairs" and "squared" alone.
 
-    Notes
-    -----
-    With `delta` the result is the smallest k for which the union bound over the pairs holds with the
-    chi-square law of ``k |y|**2 / |x|**2``, exact for "gaussian" and an approximation for other kinds.
-    Source of the classical bound: S. Dasgupta and A. Gupta, "An elementary proof of a theorem of Johnson
-    and Lindenstrauss", 2003.
+    Notes ----- With `delta` the result is the smallest k for which the union bound over the pairs
+    holds with the chi-square law of ``k |y|**2 / |x|**2``, exact for "gaussian" and an
+    approximation for other kinds. Source of the classical bound: S. Dasgupta and A. Gupta, "An
+    elementary proof of a theorem of Johnson and Lindenstrauss", 2003.
 
     Examples
     --------
@@ -258,14 +256,24 @@ def _check_density(function: str, kind: str, density: Any) -> None:
 
 def _integer(function: str, name: str, value: SupportsIndex, low: int, bits: int) -> int:
     """Return `value` as an int, if it lies in [low, 2**bits) (up to 2**bits for a count)."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    number = _index(value)
+    if number is None:
         raise TypeError(f"{function}: `{name}` must be an int, got {type(value).__name__}")
-    number = operator.index(value)
     last = (1 << bits) - 1 + low
     if not low <= number <= last:
         text = f"2**{bits}" if low else f"2**{bits} - 1"
         raise ValueError(f"{function}: `{name}` must be between {low} and {text}, got {number}")
     return number
+
+
+def _index(value: Any) -> int | None:
+    """Return an int of Python, NumPy or a framework as an int; None for anything else."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _as_floats(x: Any, framework: Framework) -> Any:
@@ -286,15 +294,12 @@ def _range(name: str, part: slice, bits: int, length: int | None) -> tuple[int, 
     stop = length if part.stop is None else part.stop
     if stop is None:
         raise ValueError(f"block: `{name}` must have a stop, got {part}")
-    ends = []
-    for end in (0 if part.start is None else part.start, stop):
-        if isinstance(end, bool) or not hasattr(end, "__index__"):
-            raise TypeError(f"block: `{name}` must be a slice of ints, got {part}")
-        ends.append(operator.index(end))
+    first, end = _index(0 if part.start is None else part.start), _index(stop)
+    if first is None or end is None:
+        raise TypeError(f"block: `{name}` must be a slice of ints, got {part}")
     last, text = (1 << bits, f"2**{bits}") if length is None else (length, f"n_components={length}")
-    if not all(0 <= end <= last for end in ends):
+    if not (0 <= first <= last and 0 <= end <= last):
         raise ValueError(f"block: `{name}` must lie between 0 and {text}, got {part}")
-    first, end = ends
     # An empty slice may start at the end, which is no index.
     return (first, end - first) if end > first else (0, 0)
 
