@@ -418,12 +418,20 @@ def test_memory_map_is_read_in_place(tmp_path):
     )
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "int64", "uint64"])
-def test_integers_become_float64(dtype):
-    x = (np.arange(60).reshape(3, 20) % 5).astype(dtype)
-    y = projection.project(x[:, ::2], 8)
+INTEGERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+
+
+@pytest.mark.parametrize("dtype", ["bool", *INTEGERS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_integers_become_float64(isa, dtype, kind):
+    x = np.random.default_rng(0).integers(0, 256, (3, 20, 8), np.uint8).view(dtype)[..., 0]
+    if dtype == "bool":
+        x = np.random.default_rng(0).integers(0, 2, (3, 20)).astype(bool)
+    y = projection.project(x[:, ::-2], 8, kind=kind)
     assert y.dtype == np.float64
-    np.testing.assert_array_equal(y, projection.project(x[:, ::2].astype(np.float64), 8))
+    np.testing.assert_array_equal(
+        y, projection.project(x[:, ::-2].astype(np.float64), 8, kind=kind)
+    )
 
 
 def test_numpy_integers_are_accepted():

@@ -1,5 +1,7 @@
 #include "projection/kernels.hpp"
 
+#include <type_traits>
+
 #include "core/philox.hpp"
 #include "core/simd.hpp"
 #include "core/tile.hpp"
@@ -210,18 +212,23 @@ void generate_gaussians(uint64_t seed, uint64_t feature, uint64_t component, int
 }
 
 // --- The left operand ----------------------------------------------------------------------------
+// What an element is multiplied and summed as: 16-bit floats as float32, integers as float64.
 template <class T>
 constexpr auto widened(T value) {
-    if constexpr (sizeof(T) == 2) {
+    if constexpr (std::is_integral_v<T>) {
+        return static_cast<double>(value);
+    } else if constexpr (sizeof(T) == 2) {
         return to_float(value);
     } else {
         return value;
     }
 }
+template <class T>
+using SumOf = decltype(widened(T{}));
 
 template <class T>
 SLIPSTICK_INLINE void pack_panel(const T* const rows[], int64_t depth_stride, int64_t depth,
-                                 decltype(widened(T{}))* packed) {
+                                 SumOf<T>* packed) {
     for (int64_t k = 0; k < depth; ++k) {
 #pragma GCC unroll 12
         for (int i = 0; i < kTileRows; ++i)
@@ -232,8 +239,7 @@ SLIPSTICK_INLINE void pack_panel(const T* const rows[], int64_t depth_stride, in
 template <class T>
 void pack_rows(const void* source, const int64_t* row_offsets, int64_t depth_stride, int64_t count,
                int64_t depth, void* packed) {
-    using Lane = decltype(widened(T{}));
-    auto* target = static_cast<Lane*>(packed);
+    auto* target = static_cast<SumOf<T>*>(packed);
     for (int64_t first = 0; first < count; first += kTileRows, target += kTileRows * depth) {
         const T* rows[kTileRows];
         for (int64_t i = 0; i < kTileRows; ++i) {  // the last row again, where there are no more
@@ -262,9 +268,6 @@ struct SignMac {
 };
 
 template <class T>
-using SumOf = decltype(widened(T{}));
-
-template <class T>
 constexpr Product kSignProduct = {
     .matmul = kMatmulKernel<SignMac<SumOf<T>>>,
     .pack_rows = &pack_rows<T>,
@@ -280,14 +283,17 @@ constexpr Product kGaussianProduct = {
     .generate_columns = kGaussianColumns,
 };
 
-constexpr auto make_sign = []<class T>() { return &kSignProduct<T>; };
-constexpr auto make_gaussian = []<class T>() { return &kGaussianProduct<T>; };
+template <class Maker>
+constexpr PerDtype<const Product*> every_dtype(Maker maker) {
+    return make_per_dtype<const Product*, float, double, Float16, BFloat16, int8_t, int16_t,
+                          int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, bool>(maker);
+}
 
 }  // namespace
 
 const projection::Kernels projection_kernels = {
-    .product = {make_per_dtype<const Product*, float, double, Float16, BFloat16>(make_sign),
-                make_per_dtype<const Product*, float, double, Float16, BFloat16>(make_gaussian)},
+    .product = {every_dtype([]<class T>() { return &kSignProduct<T>; }),
+                every_dtype([]<class T>() { return &kGaussianProduct<T>; })},
 };
 
 }  // namespace slipstick::cpu::SLIPSTICK_LEVEL

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/checks.hpp"
 #include "core/error.hpp"
 #include "core/store.hpp"
 #include "projection/kernels.hpp"
@@ -77,8 +76,6 @@ Kind kind_of(const char* function, std::string_view name) {
 }
 
 ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature) {
-    check_dtype("project", {"x", x}, product_of(Kind::kRademacher, x.dtype) != nullptr,
-                "float32, float64, float16 or bfloat16");
     if (x.rank == 0) refuse_value("project", "`x` must have at least one axis, got shape ()");
     const int64_t features = x.shape[x.rank - 1];
     if (features == 0) {
@@ -88,7 +85,8 @@ ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_
         refuse_value("project", "`first_feature` must be at most 2**64 - ", features,
                      " for `x` with ", features, " features, got ", first_feature);
     }
-    ResultSpec spec{x.dtype};
+    const bool is_float = x.dtype <= Dtype::kBFloat16;
+    ResultSpec spec{is_float ? x.dtype : Dtype::kFloat64};
     for (int axis = 0; axis + 1 < x.rank; ++axis) spec.append(x.shape[axis]);
     spec.append(n_components);
     return spec;

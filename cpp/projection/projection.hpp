@@ -23,8 +23,9 @@ struct Law {
     uint64_t seed;
 };
 
-// x (..., n_features) gives (..., n_components) of the same dtype. Throws where x has no features
-// or its last one, first_feature + n_features - 1, does not fit 64 bits.
+// x (..., n_features) of any dtype gives (..., n_components) of the same, or of float64 for
+// integers and bools. Throws where x has no features or its last one, first_feature + n_features -
+// 1, does not fit 64 bits.
 ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature);
 // Column 0 of x is feature first_feature. Infinities and NaNs propagate.
 void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out);

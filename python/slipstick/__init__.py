@@ -1,7 +1,7 @@
 """Numeric kernels that run on logarithms.
 
-`slipstick.mitchell` multiplies by adding piecewise-linear logarithms; `slipstick.projection` projects by a
-random matrix that is never stored.
+`slipstick.mitchell` multiplies by adding piecewise-linear logarithms.
+`slipstick.projection` projects by a random matrix that is never stored.
 """
 
 from slipstick import mitchell, projection

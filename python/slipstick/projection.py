@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slipstick import _cpu
-from slipstick._arrays import Framework, framework_of
+from slipstick._arrays import framework_of
 from slipstick._chi2 import smallest_k
 
 __all__ = ["block", "min_dim", "project"]
@@ -41,8 +41,8 @@ def project(
     Parameters
     ----------
     x : array of shape (..., n_features)
-        float32, float64, float16 or bfloat16, of any strides, read in place. Integers and bools are
-        copied to float64 first.
+        Floats (float32, float64, float16, bfloat16), integers or bools, of any strides, read in
+        place.
     n_components : int
         The number of components k, at least 1.
     kind : str
@@ -83,7 +83,7 @@ def project(
     >>> x[3] = 2
     >>> y = slipstick.projection.project(x, 16, seed=7)
     >>> y[:4]
-    array([-0.5,  0.5,  0.5, -0.5], dtype=float32)
+    array([ 0.5,  0.5,  0.5, -0.5], dtype=float32)
     >>> float(np.linalg.norm(y))  # signs keep the norm of a vector with one nonzero
     2.0
     """
@@ -92,10 +92,9 @@ def project(
     n_components = _integer("project", "n_components", n_components, 1, bits)
     seed = _integer("project", "seed", seed, 0, 64)
     first_feature = _integer("project", "first_feature", first_feature, 0, 64)
-    framework = framework_of(x)
-    values = _as_floats(x, framework)
+    framework = framework_of("project", x, out)
     return framework.finish(
-        _cpu.project(values, n_components, kind, seed, first_feature, out, framework.empty)
+        _cpu.project(x, n_components, kind, seed, first_feature, out, framework.empty)
     )
 
 
@@ -137,8 +136,8 @@ def block(
     >>> slipstick.projection.block("rademacher", 7, slice(4), slice(2**40, 2**40 + 2))
     array([[ 1.,  1.],
            [ 1.,  1.],
-           [-1.,  1.],
-           [ 1., -1.]])
+           [-1., -1.],
+           [-1.,  1.]])
     """
     bits = _component_bits("block", kind)
     _check_density("block", kind, density)
@@ -274,15 +273,6 @@ def _index(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
-
-
-def _as_floats(x: Any, framework: Framework) -> Any:
-    dtype = str(getattr(x, "dtype", ""))
-    if "int" not in dtype and "bool" not in dtype:
-        return x
-    values = framework.empty(tuple(x.shape), "float64")
-    values[...] = x
-    return values
 
 
 def _range(name: str, part: slice, bits: int, length: int | None) -> tuple[int, int]:
