@@ -88,6 +88,21 @@ def test_gaussian_known_answers(isa):
 
 
 @pytest.mark.parametrize(
+    ("word", "pattern"),
+    [
+        (0x00000000, 0x40CAD08C),
+        (0x00000001, 0xC0CAD08C),
+        (0x00000002, 0x40C55364),
+        (0xFFFFFFFE, 0x00000000),
+        (0xFFFFFFFF, 0x80000000),
+        (0x80000000, 0x3F2CAB5D),
+    ],
+)
+def test_gaussian_known_answers_of_words(word, pattern):
+    assert np.float32(_cpu.gaussian_from_bits(word)).view(np.uint32) == pattern
+
+
+@pytest.mark.parametrize(
     ("kind", "digest"),
     [
         ("rademacher", "5255f76fcd6a5cb8adda73e20a012aaa57baf21339aaa6acbad80f52f0a9d495"),
