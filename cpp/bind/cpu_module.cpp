@@ -1,5 +1,6 @@
 // _cpu: what this file holds is the list of what the module offers.
 #include "bind/mitchell.hpp"
+#include "bind/projection.hpp"
 #include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/threads.hpp"
@@ -49,4 +50,5 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
     slipstick::cpu::init_threads_from_environment();
     bind_core(module);
     slipstick::bind::bind_mitchell(module);
+    slipstick::bind::bind_projection(module);
 }

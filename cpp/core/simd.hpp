@@ -135,6 +135,26 @@ SLIPSTICK_INLINE V maximum(V a, V b) {
     return b > a ? b : a;
 }
 
+// The lanes of a and of b in turn: those of the lower halves, those of the upper halves.
+#if defined(__AVX512F__)
+#define SLIPSTICK_LOW_LANES 0, 8, 1, 9, 2, 10, 3, 11
+#define SLIPSTICK_HIGH_LANES 4, 12, 5, 13, 6, 14, 7, 15
+#elif defined(__AVX2__)
+#define SLIPSTICK_LOW_LANES 0, 4, 1, 5
+#define SLIPSTICK_HIGH_LANES 2, 6, 3, 7
+#else
+#define SLIPSTICK_LOW_LANES 0, 2
+#define SLIPSTICK_HIGH_LANES 1, 3
+#endif
+SLIPSTICK_INLINE Vec<uint64_t> interleave_low(Vec<uint64_t> a, Vec<uint64_t> b) {
+    return __builtin_shufflevector(a, b, SLIPSTICK_LOW_LANES);
+}
+SLIPSTICK_INLINE Vec<uint64_t> interleave_high(Vec<uint64_t> a, Vec<uint64_t> b) {
+    return __builtin_shufflevector(a, b, SLIPSTICK_HIGH_LANES);
+}
+#undef SLIPSTICK_LOW_LANES
+#undef SLIPSTICK_HIGH_LANES
+
 // --- Arithmetic ---
 
 // a * b + c,
@@ -174,10 +194,24 @@ SLIPSTICK_INLINE V mul_add(V a, V b, V c) {
 #endif
 }
 
+// The 64-bit products of the low halves of 64-bit lanes, whatever the high halves hold.
+SLIPSTICK_INLINE Vec<uint64_t> multiply_low_halves(Vec<uint64_t> a, Vec<uint64_t> b) {
+#if defined(__AVX512F__)
+    // The unmasked intrinsic of GCC 12 starts from an undefined value, and warns of it.
+    return (Vec<uint64_t>)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return (Vec<uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+    return (Vec<uint64_t>)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+    return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
+
 // Correctly rounded square root.
 SLIPSTICK_INLINE Vec<float> square_root(Vec<float> x) {
 #if defined(__AVX512F__)
-    return (Vec<float>)_mm512_sqrt_ps((__m512)x);
+    return (Vec<float>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);  // as above: no undefined value
 #elif defined(__AVX2__)
     return (Vec<float>)_mm256_sqrt_ps((__m256)x);
 #else
