@@ -157,9 +157,8 @@ SLIPSTICK_INLINE Vec<uint64_t> interleave_high(Vec<uint64_t> a, Vec<uint64_t> b)
 
 // --- Arithmetic ---
 
-// a * b + c,
-// fused where the level has the instruction: the fastest form. fma is fused everywhere, in software
-// at v2: for what must round alike on every level.
+// a * b + c, fused where the level has the instruction: the fastest form. fma is fused everywhere,
+// in software at v2: for what must round alike on every level.
 #if defined(__AVX512F__)
 SLIPSTICK_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
     return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
