@@ -113,8 +113,10 @@ def multiply(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = 
     TypeError, ValueError
         For operands, a method or an `out` that do not fit; nothing is written then.
 
-    Notes ----- NaN gives the quiet NaN; infinity times zero (a subnormal counts as zero) is NaN;
-    results below the normal range are zero with the product's sign, above it infinity.
+    Notes
+    -----
+    NaN gives the quiet NaN; infinity times zero (a subnormal counts as zero) is NaN; results below
+    the normal range are zero with the product's sign, above it infinity.
 
     Examples
     --------
@@ -150,8 +152,10 @@ def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = No
     TypeError, ValueError
         For operands, a method or an `out` that do not fit; nothing is written then.
 
-    Notes ----- x/0 is infinity with the quotient's sign, x/inf is zero, 0/0 and inf/inf are NaN;
-    subnormal operands count as zero.
+    Notes
+    -----
+    x/0 is infinity with the quotient's sign, x/inf is zero, 0/0 and inf/inf are NaN; subnormal
+    operands count as zero.
 
     Examples
     --------
