@@ -87,10 +87,14 @@ std::optional<Dtype> dlpack_dtype(dlpack::DataType type) {
     }
 }
 
-// A method or property that says "yes"; an object without it says no.
+// Whether an attribute, or a method called without arguments, says yes; an object without it says no.
 bool says(py::handle object, const char* name) {
-    if (!py::hasattr(object, name)) return false;
-    const py::object value = object.attr(name);
+    const auto value = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object.ptr(), name));
+    if (!value) {
+        PyErr_Clear();
+        return false;
+    }
+    if (PyBool_Check(value.ptr())) return value.ptr() == Py_True;
     const py::object answer = PyCallable_Check(value.ptr()) ? value() : value;
     return PyObject_IsTrue(answer.ptr()) == 1;
 }
@@ -162,9 +166,12 @@ void Array::load_numpy(py::array array) {
 // The C table of DLPack 1.3: a few hundredths of the capsule's cost, and no checks, so they are
 // made here.
 bool Array::load_exchange(py::handle object) {
-    const py::handle type(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())));
-    if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return false;
-    const py::object capsule = type.attr("__dlpack_c_exchange_api__");
+    const auto capsule = py::reinterpret_steal<py::object>(PyObject_GetAttrString(
+        reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), "__dlpack_c_exchange_api__"));
+    if (!capsule) {
+        PyErr_Clear();
+        return false;
+    }
     const auto* api = static_cast<const dlpack::ExchangeApi*>(
         PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
     if (api == nullptr) throw py::error_already_set();
@@ -173,15 +180,17 @@ bool Array::load_exchange(py::handle object) {
         refuse_type(function_, "`", argument_,
                     "` must not require a gradient (call .detach() first), got one that does");
     }
-    if (says(object, "is_sparse") || says(object, "is_meta") || says(object, "is_neg") ||
-        says(object, "is_quantized")) {
-        refuse_type(
-            function_, "`", argument_,
-            "` must be a dense array in memory, got a sparse, meta, quantized or lazily negated ",
-            type_name(object));
-    }
     dlpack::DLTensor view{};
-    if (api->tensor_from_py_object(object.ptr(), &view) != 0) throw py::error_already_set();
+    bool dense = !says(object, "is_sparse") && !says(object, "is_neg");
+    if (dense && api->tensor_from_py_object(object.ptr(), &view) != 0) {
+        PyErr_Clear();  // a wrapper without memory of its own: vmap, functionalised or compressed tensors
+        dense = false;
+    }
+    if (!dense) {
+        refuse_type(function_, "`", argument_,
+                    "` must be a dense array in memory, got a sparse, wrapped or lazily negated ",
+                    type_name(object));
+    }
     load(view);
     return true;
 }

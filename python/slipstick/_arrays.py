@@ -19,12 +19,15 @@ class Framework(NamedTuple):
     empty : callable
         ``empty(shape, dtype_name)`` gives an uninitialised array in memory.
     finish : callable
-        Turns the filled array into what the caller gets; the identity but for frameworks whose
-        arrays cannot be written to.
+        Turns the filled array into what the caller gets.
+    mutable : bool
+        Whether the framework's arrays may be written to. The results of one whose arrays may not are
+        computed in NumPy's memory and handed over by `finish`.
     """
 
     empty: Empty
     finish: Callable[[Any], Any]
+    mutable: bool = True
 
 
 def _itself(array: Any) -> Any:
@@ -51,22 +54,37 @@ def _jax_finish(array: Any) -> Any:
 
 
 _NUMPY = Framework(_numpy_empty, _itself)
-# By the first part of the name of the module that defines the array's type. jax's arrays cannot be
-# written to: its results are computed in NumPy's memory and handed over.
+_JAX = Framework(_numpy_empty, _jax_finish, mutable=False)
+# By the first part of the name of the module that defines the array's type.
 _FRAMEWORKS = {
     "numpy": _NUMPY,
     "torch": Framework(_torch_empty, _itself),
-    "jax": Framework(_numpy_empty, _jax_finish),
-    "jaxlib": Framework(_numpy_empty, _jax_finish),
+    "jax": _JAX,
+    "jaxlib": _JAX,
 }
 
 
-def framework_of(array: Any) -> Framework:
-    """Return the framework of `array`; NumPy where it is unknown, so that DLPack arrays work too."""
+def _framework(array: Any) -> Framework:
     if type(array) is np.ndarray:
         return _NUMPY
     for base in type(array).__mro__:
         known = _FRAMEWORKS.get(base.__module__.partition(".")[0])
         if known is not None:
             return known
-    return _NUMPY
+    return _NUMPY  # any other array that offers DLPack
+
+
+def framework_of(function: str, array: Any, out: Any = None) -> Framework:
+    """Return the framework that the result of `function` belongs to: that of its first array.
+
+    Raises
+    ------
+    ValueError
+        If `out` belongs to a framework whose arrays must not be written to.
+    """
+    if out is not None:
+        if not _framework(out).mutable:
+            kind = type(out).__name__
+            raise ValueError(f"{function}: `out` must be writable, got an immutable {kind}")
+        return _NUMPY  # `out` is returned as it is
+    return _framework(array)

@@ -122,7 +122,7 @@ def multiply(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = 
     >>> slipstick.mitchell.multiply(np.float32([2, 3, -5]), np.float32([8, 3, 5]))
     array([ 16.,   8., -24.], dtype=float32)
     """
-    framework = framework_of(a)
+    framework = framework_of("multiply", a, out)
     return framework.finish(_cpu.multiply(a, b, _bias("multiply", method), out, framework.empty))
 
 
@@ -161,7 +161,7 @@ def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = No
     >>> slipstick.mitchell.divide(np.float32([8, 9]), np.float32([2, 3]))
     array([4.  , 3.25], dtype=float32)
     """
-    framework = framework_of(a)
+    framework = framework_of("divide", a, out)
     bias = _bias("divide", method, quotient=True)
     return framework.finish(_cpu.divide(a, b, bias, out, framework.empty))
 
@@ -216,7 +216,7 @@ def matmul(
     array([[11., 14.],
            [ 5.,  7.]], dtype=float32)
     """
-    framework = framework_of(a)
+    framework = framework_of("matmul", a, out)
     bias = _bias("matmul", method)
     multiplier = _multiplier(a, bias, correction)
     return framework.finish(_cpu.matmul(a, b, bias, multiplier, out, framework.empty))

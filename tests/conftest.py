@@ -1,0 +1,29 @@
+"""Fixtures that run a test at every instruction-set level and thread count of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import slipstick
+from slipstick import _cpu
+
+LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
+
+
+@pytest.fixture(params=LEVELS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test at each level that the machine has."""
+    before = slipstick.get_isa()
+    slipstick.set_isa(request.param)
+    yield request.param
+    slipstick.set_isa(before)
+
+
+@pytest.fixture(params=[1, 2, 7])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run the test with so many threads, whatever the machine has."""
+    before = slipstick.get_num_threads()
+    slipstick.set_num_threads(request.param)
+    yield request.param
+    slipstick.set_num_threads(before)

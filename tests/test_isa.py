@@ -1,0 +1,105 @@
+"""Instruction-set levels: how they are chosen, and that no level's code serves another."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import slipstick
+from slipstick import _cpu
+
+ROOT = Path(__file__).parent.parent
+SHOW = "import slipstick; print(slipstick.get_isa())"
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    full = {k: v for k, v in os.environ.items() if k != "SLIPSTICK_ISA"} | environment
+    return subprocess.run([sys.executable, "-c", code], env=full, capture_output=True, text=True)
+
+
+def test_the_best_level_is_the_default():
+    assert run_python(SHOW).stdout.strip() == _cpu.best_isa
+    assert _cpu.best_isa in _cpu.levels
+
+
+@pytest.mark.skipif(_cpu.levels[0] != "v2", reason="the levels are those of x86-64")
+def test_the_best_level_is_what_the_processor_says():
+    flags = set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)[1].split())
+    v3 = {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"} <= flags
+    v4 = v3 and {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= flags
+    bf16 = v4 and {"avx512_bf16", "avx512_vnni"} <= flags
+    assert _cpu.best_isa == ("v4_bf16" if bf16 else "v4" if v4 else "v3" if v3 else "v2")
+
+
+def test_the_environment_lowers_the_level_and_never_raises_it():
+    for level in _cpu.levels:
+        available = _cpu.levels.index(level) <= _cpu.levels.index(_cpu.best_isa)
+        expected = level if available else _cpu.best_isa
+        assert run_python(SHOW, SLIPSTICK_ISA=level).stdout.strip() == expected
+
+
+def test_an_unknown_level_in_the_environment_is_refused():
+    message = "slipstick: the environment variable SLIPSTICK_ISA must be one of "
+    assert message in run_python(SHOW, SLIPSTICK_ISA="avx9").stderr
+
+
+def test_set_isa():
+    before = slipstick.get_isa()
+    for level in _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]:
+        slipstick.set_isa(level)
+        assert slipstick.get_isa() == level
+    slipstick.set_isa(before)
+
+
+@pytest.mark.parametrize(
+    "level", ["avx9", "", "V3", *_cpu.levels[_cpu.levels.index(_cpu.best_isa) + 1 :]]
+)
+def test_levels_that_the_machine_lacks_are_refused(level):
+    before = slipstick.get_isa()
+    message = rf"^set_isa: `level` must be one that this machine runs \(.*\), got '{level}'$"
+    with pytest.raises(ValueError, match=message):
+        slipstick.set_isa(level)
+    assert slipstick.get_isa() == before
+
+
+def test_set_isa_takes_a_string():
+    with pytest.raises(TypeError, match=r"^set_isa: `level` must be a str, got int$"):
+        slipstick.set_isa(3)
+
+
+LEVEL_FLAGS = {
+    "v2": ["-march=x86-64-v2"],
+    "v3": ["-march=x86-64-v3"],
+    "v4": ["-march=x86-64-v4"],
+    "v4_bf16": ["-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"],
+    "baseline": [],
+}
+
+
+@pytest.mark.parametrize(
+    "source", sorted(ROOT.glob("cpp/*/*.simd.cpp")), ids=lambda p: p.parent.name
+)
+@pytest.mark.parametrize("level", _cpu.levels)
+def test_level_objects_have_no_weak_symbols(source, level, tmp_path):
+    """A weak symbol could be merged with another level's: illegal instructions on older machines."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None or shutil.which("nm") is None:
+        pytest.skip("no C++ compiler or no nm on this machine")
+    # -O1 compiles in a fifth of the time and inlines less than the build: what could leak, leaks.
+    flags = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", *LEVEL_FLAGS[level]]
+    target = tmp_path / "level.o"
+    command = [compiler, *flags, f"-DSLIPSTICK_LEVEL={level}", f"-I{ROOT / 'cpp'}"]
+    subprocess.run([*command, "-c", str(source), "-o", str(target)], check=True)
+    symbols = subprocess.run(["nm", "-C", str(target)], check=True, capture_output=True, text=True)
+    lines = symbols.stdout.splitlines()
+    defined = [line.split(maxsplit=2) for line in lines if not line.startswith(" " * 16)]
+    weak = [entry[2] for entry in defined if entry[1] in "WVwvu"]
+    assert weak == []
+    family = source.parent.name
+    outside = [entry[2] for entry in defined if entry[1] in "TDRB"]
+    assert outside == [f"slipstick::cpu::{level}::{family}_kernels"]
