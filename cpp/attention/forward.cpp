@@ -52,7 +52,7 @@ public:
           rows_(shape.group() * shape.queries),
           tile_rows_(kPanels * kernels.lanes),
           tile_keys_(std::min(tile_keys(shape.dim, shape.dim_v, sizeof(Acc)),
-                              round_up(shape.keys, kTileStep))),
+                              round_up(std::max<int64_t>(1, shape.keys), kTileStep))),
           key_size_(tile_keys_ * shape.dim),
           value_size_(tile_keys_ * round_up(shape.dim_v, kernels.tile_rows)) {
         if (options.scale.law == Law::kGiven) given_.emplace(options.scale.values);

@@ -80,15 +80,44 @@ void add_visible_values(const Panel<Acc>& panel, const KeyTile<Acc>& tile, const
     }
 }
 
+// scores = key * query^T, the sums in chains of kDimChain.
+template <class Acc>
+SLIPSTICK_INLINE void multiply_keys(const Panel<Acc>& panel, const KeyTile<Acc>& tile,
+                                    const Step<Acc>& step) {
+    constexpr int lanes = kTileColumns<Acc>;
+    for (int64_t j = step.begin; j < step.end; j += kTileRows) {
+        int64_t k = 0;
+        do {  // once for dim = 0: zeros
+            const int64_t depth = step.dim - k < kDimChain ? step.dim - k : kDimChain;
+            multiply_tile(MultiplyAdd<Acc>{}, depth, tile.key + j * step.dim + k * kTileRows,
+                          panel.query + k * lanes, step.scores + (j - step.begin) * lanes, lanes,
+                          k > 0);
+            k += depth;
+        } while (k < step.dim);
+    }
+}
+
+// out += value^T * weights, the sums in chains of kKeyChain.
+template <class Acc>
+SLIPSTICK_INLINE void multiply_values(const Panel<Acc>& panel, const KeyTile<Acc>& tile,
+                                      const Step<Acc>& step) {
+    constexpr int lanes = kTileColumns<Acc>;
+    for (int64_t c = 0; c < step.dim_v; c += kTileRows) {
+        for (int64_t j = step.begin; j < step.end;) {
+            const int64_t depth = chain_end(j, step.end) - j;
+            multiply_tile(MultiplyAdd<Acc>{}, depth, tile.value + c * tile.keys + j * kTileRows,
+                          step.scores + (j - step.begin) * lanes, panel.out + c * lanes, lanes,
+                          true);
+            j += depth;
+        }
+    }
+}
+
 template <class Acc, bool has_moment>
 void fold(const Panel<Acc>& panel, const KeyTile<Acc>& tile, const Step<Acc>& step) {
     constexpr int lanes = kTileColumns<Acc>;
-    const MultiplyAdd<Acc> mac;
     const int64_t keys = step.end - step.begin;
-    for (int64_t j = 0; j < keys; j += kTileRows) {
-        multiply_tile(mac, step.dim, tile.key + (step.begin + j) * step.dim, panel.query,
-                      step.scores + j * lanes, lanes, false);
-    }
+    multiply_keys(panel, tile, step);
 
     auto factor = Lanes<Acc>::load(panel.factor);
     auto largest = Lanes<Acc>::load(panel.maximum);
@@ -116,13 +145,8 @@ void fold(const Panel<Acc>& panel, const KeyTile<Acc>& tile, const Step<Acc>& st
             out.store(panel.out + c * lanes);
         }
     }
-    weigh<Acc, has_moment>(panel, step.scores, keys, factor);
-
-    if (!tile.finite) return add_visible_values(panel, tile, step);
-    for (int64_t c = 0; c < step.dim_v; c += kTileRows) {
-        multiply_tile(mac, keys, tile.value + c * tile.keys + step.begin * kTileRows, step.scores,
-                      panel.out + c * lanes, lanes, true);
-    }
+    weigh<Acc, has_moment>(panel, step, factor);
+    tile.finite ? multiply_values(panel, tile, step) : add_visible_values(panel, tile, step);
 }
 
 template <class T>
@@ -194,7 +218,7 @@ void weigh_row(Acc* row, int64_t count, Acc factor, bool empty) {
         const int64_t end = begin + block < count ? begin + block : count;
         V part = {};
         for (int64_t j = begin; j < end; j += lanes) {
-            const V weight = exp2<Acc>((load<V>(row + j) - reference) * kLog2E<Acc>);
+            const V weight = exp<Acc>(load<V>(row + j) - reference);
             store(row + j, weight);
             part += weight;
         }

@@ -10,13 +10,20 @@ namespace {
 
 template <class Acc>
 constexpr Acc kInfinity = static_cast<Acc>(__builtin_inf());
+// Below this e^t is 0; t is kept above it where it is multiplied with e^t.
 template <class Acc>
-constexpr Acc kLog2E = static_cast<Acc>(1.44269504088896340736);
-template <class Acc>
-constexpr Acc kLn2 = static_cast<Acc>(0.69314718055994530942);
-// Below this e^t is 0 in exp2; t is kept above it where it is multiplied with e^t.
-template <class Acc>
-constexpr Acc kLowestExponent = Exp2Constants<Acc>::kLowest * kLn2<Acc>;
+constexpr Acc kLowestExponent = ExpConstants<Acc>::kLowest;
+
+// Additions in one chain, before its sum is added to what was there: a quarter of a tile's keys.
+// Long chains round more. Where a chain ends depends on the number of the key in its tile alone, so
+// that a row's bits do not depend on what else is in its panel.
+constexpr int64_t kKeyChain = 60;
+constexpr int64_t kDimChain = 128;
+
+SLIPSTICK_INLINE int64_t chain_end(int64_t key, int64_t end) {
+    const int64_t next = (key / kKeyChain + 1) * kKeyChain;
+    return next < end ? next : end;
+}
 
 // The rows of a panel as vectors.
 template <class Acc>
@@ -126,7 +133,7 @@ SLIPSTICK_INLINE Lanes<Acc> move_reference(const attention::Panel<Acc>& panel,
         Vec<Acc> delta =
             before.part[v] == largest.part[v] ? zero : before.part[v] - largest.part[v];
         delta = unseen ? zero : delta;
-        alpha.part[v] = unseen ? zero : exp2<Acc>(delta * kLog2E<Acc>);
+        alpha.part[v] = unseen ? zero : exp<Acc>(delta);
         if constexpr (has_moment) {
             Acc* target = panel.moment + v * kLanes<Acc>;
             const Vec<Acc> low = broadcast(kLowestExponent<Acc>);
@@ -142,37 +149,40 @@ SLIPSTICK_INLINE Lanes<Acc> move_reference(const attention::Panel<Acc>& panel,
 
 // p = e^(s - m) in place of the products (s = factor * product), added to l, and p (s - m) to a.
 template <class Acc, bool has_moment>
-SLIPSTICK_INLINE void weigh(const attention::Panel<Acc>& panel, Acc* scores, int64_t keys,
+SLIPSTICK_INLINE void weigh(const attention::Panel<Acc>& panel, const attention::Step<Acc>& step,
                             const Lanes<Acc>& factor) {
     auto reference = Lanes<Acc>::load(panel.maximum);
-    Lanes<Acc> sum = {};
-    Lanes<Acc> moment = {};
+    auto total = Lanes<Acc>::load(panel.sum);
+    auto total_moment = Lanes<Acc>::load(panel.moment);
+    const Vec<Acc> zero = {};
     const Vec<Acc> low = broadcast(kLowestExponent<Acc>);
     for (int v = 0; v < kTileVectors; ++v) {
         // Nothing seen yet: any finite reference gives the weight 0 to a score of -inf.
-        const Vec<Acc> zero = {};
         reference.part[v] = reference.part[v] == -kInfinity<Acc> ? zero : reference.part[v];
     }
-    for (int64_t j = 0; j < keys; ++j) {
-        auto line = Lanes<Acc>::load(scores + j * kTileColumns<Acc>);
+    Acc* line = step.scores;
+    for (int64_t j = step.begin; j < step.end;) {
+        Lanes<Acc> sum = {};
+        Lanes<Acc> moment = {};
+        for (const int64_t end = chain_end(j, step.end); j < end; ++j, line += kTileColumns<Acc>) {
+            auto score = Lanes<Acc>::load(line);
+            for (int v = 0; v < kTileVectors; ++v) {
+                const Vec<Acc> t = score.part[v] * factor.part[v] - reference.part[v];
+                const Vec<Acc> weight = exp<Acc>(t);
+                score.part[v] = weight;
+                sum.part[v] += weight;
+                if constexpr (has_moment)
+                    moment.part[v] = mul_add(weight, maximum(t, low), moment.part[v]);
+            }
+            score.store(line);
+        }
         for (int v = 0; v < kTileVectors; ++v) {
-            const Vec<Acc> t = line.part[v] * factor.part[v] - reference.part[v];
-            const Vec<Acc> weight = exp2<Acc>(t * kLog2E<Acc>);
-            line.part[v] = weight;
-            sum.part[v] += weight;
-            if constexpr (has_moment)
-                moment.part[v] = mul_add(weight, maximum(t, low), moment.part[v]);
-        }
-        line.store(scores + j * kTileColumns<Acc>);
-    }
-    for (int v = 0; v < kTileVectors; ++v) {
-        Acc* l = panel.sum + v * kLanes<Acc>;
-        store(l, load<Vec<Acc>>(l) + sum.part[v]);
-        if constexpr (has_moment) {
-            Acc* a = panel.moment + v * kLanes<Acc>;
-            store(a, load<Vec<Acc>>(a) + moment.part[v]);
+            total.part[v] += sum.part[v];
+            if constexpr (has_moment) total_moment.part[v] += moment.part[v];
         }
     }
+    total.store(panel.sum);
+    if constexpr (has_moment) total_moment.store(panel.moment);
 }
 
 }  // namespace

@@ -127,7 +127,8 @@ def attention(
     """
     law, values = _lowered("attention", scale, query)
     left, right = _window(window)
-    framework = framework_of(query)
+    framework = framework_of("attention", query)
+    finish = framework_of("attention", query, out).finish
     result, *stats = _cpu.attention(
         query,
         key,
@@ -145,10 +146,9 @@ def attention(
         out,
         framework.empty,
     )
-    result = framework.finish(result)
     if return_stats:
-        return result, AttentionStats(*map(framework.finish, stats))
-    return result
+        return finish(result), AttentionStats(*map(framework.finish, stats))
+    return finish(result)
 
 
 def softmax(
@@ -197,7 +197,7 @@ def softmax(
     array([0.25, 0.25, 0.  , 0.25, 0.25], dtype=float32)
     """
     law, values = _lowered("softmax", scale, None)
-    framework = framework_of(scores)
+    framework = framework_of("softmax", scores, out)
     if isinstance(axis, bool):
         raise TypeError("softmax: `axis` must be an int, got bool")
     try:

@@ -17,3 +17,21 @@ def divide(a: Any, b: Any, bias: float, out: Any, empty: Empty) -> Any: ...
 def matmul(
     a: Any, b: Any, bias: float, multiplier: float, out: Any, empty: Empty
 ) -> Any: ...
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    law: str,
+    scale: Any,
+    causal: bool,
+    left: int,
+    right: int,
+    key_lengths: Any,
+    mask: Any,
+    softcap: float,
+    n_keys: Any,
+    return_stats: bool,
+    out: Any,
+    empty: Empty,
+) -> tuple[Any, Any, Any, Any]: ...
+def softmax(scores: Any, law: str, scale: Any, axis: int, out: Any, empty: Empty) -> Any: ...
