@@ -163,17 +163,20 @@ class Expected(NamedTuple):
     errors: Rows  # e_ref of each: the error of the naive implementation
 
 
+def exact_rows(query, key, value, options) -> Rows:
+    if query.dtype == np.float64:
+        return direct(query, key, value, options, work=np.longdouble)
+    out, stats = reference.attention(query, key, value, return_stats=True, **options)
+    return Rows(out, *stats)
+
+
 @np.errstate(invalid="ignore", over="ignore")
 def expected(query, key, value, options) -> Expected:
     dtype = query.dtype
     work = np.float64 if dtype == np.float64 else np.float32
-    if dtype == np.float64:
-        exact = direct(query, key, value, options, work=np.longdouble)
-    else:
-        out, stats = reference.attention(query, key, value, return_stats=True, **options)
-        exact = Rows(out, *stats)
+    exact = exact_rows(query, key, value, options)
     # The order of a sum is no part of what "naive" means, and its error depends on it by chance: the
-    # yardstick is the largest over four orders.
+    # yardstick is the largest over eight orders.
     errors = [
         [largest(distance(a, b)) for a, b in zip(naive, exact, strict=True)]
         for naive in (
@@ -186,10 +189,53 @@ def expected(query, key, value, options) -> Expected:
                 stored=dtype if dtype.itemsize == 2 else None,
                 order=order,
             )
-            for order in (None, 1, 2, 3)
+            for order in (None, *range(7))
         )
     ]
     return Expected(exact, Rows(*np.max(errors, axis=0)))
+
+
+def bounds(query, key, value, options, exact: Rows) -> Rows:
+    """How far rounding can carry each result, to first order; the second order gets a tenth more.
+
+    u is half an ulp of the accumulator. A chain of n additions is off by n u of the sum of magnitudes;
+    the kernel adds chains of up to 128 columns and 60 keys. exp is off by 2 u, tanh by 6 u.
+    """
+    u = 2.0 ** (-53 if query.dtype == np.float64 else -24)
+    visible, bias = visible_and_bias(query, key, options)
+    factor = np.abs(row_factors(query, visible, options))
+    missing = tuple(range(4 - query.ndim))
+    q, k, v = (np.abs(np.expand_dims(x, missing).astype(float)) for x in (query, key, value))
+    k, v = (np.repeat(x, q.shape[1] // x.shape[1], axis=1) for x in (k, v))
+    dim, keys = q.shape[3], k.shape[2]
+    size = factor * (q @ np.swapaxes(k, -1, -2))  # of the score's terms
+    # The sum over columns, lambda's product, cap, bias; the cap only shrinks what comes before it.
+    score = u * ((min(dim, 128) + dim / 128 + 2) * size + 8 * size)
+    score += u * (size + np.where(visible, np.abs(bias), 0.0))
+    lse, entropy, top = (
+        np.expand_dims(x, missing)[..., np.newaxis].astype(float) for x in exact[1:]
+    )
+    finite = np.isfinite(lse)
+    lse, top = np.where(finite, lse, 0.0), np.where(finite, top, 0.0)
+    worst = np.max(np.where(visible, score, 0.0), axis=-1, keepdims=True, initial=0.0)
+    # p: the error of s and of m, of s - m, of exp; then l: a chain, and a factor alpha a tile.
+    spread = np.where(visible, size + np.abs(bias), 0.0).max(axis=-1, keepdims=True, initial=0.0)
+    spread = spread + np.abs(top)
+    chain = u * (min(keys, 60) + keys / 60 + 3 * (keys / 48 + 1))
+    weight = 2 * worst + u * (spread + 2)
+    out = np.expand_dims(exact.out, missing)
+    largest_value = np.where(visible[..., np.newaxis], v[:, :, np.newaxis], 0.0)
+    largest_value = largest_value.max(axis=(-1, -2), keepdims=True, initial=0.0)[..., 0]
+    stored = ulp(query.dtype, 1.0) * np.abs(out) + 2.0**-24  # of a 16-bit result; subnormal ones
+    out_bound = 2 * largest_value * (weight + chain) + (stored if query.dtype.itemsize == 2 else 0)
+    lse_bound = weight + chain + 2 * u * np.abs(lse)
+    # H = ln l - a / l: terms p t with |t| <= spread.
+    entropy_bound = 2 * (weight + chain) * (1 + spread) + 4 * u * entropy
+    rows = [1.1 * x[..., 0] + 1e-300 for x in (lse_bound, entropy_bound, worst + u * np.abs(top))]
+    return Rows(
+        np.squeeze(np.broadcast_to(1.1 * out_bound, out.shape), missing),
+        *(np.squeeze(x, missing) for x in rows),
+    )
 
 
 def check(query, key, value, options, *, want: Expected | None = None, large=False) -> Rows:
@@ -256,7 +302,7 @@ def rows_hidden(mask, *rows):
 # 2 sequences, 4 heads over 2 key heads, 37 queries, 301 keys: more than one key tile at every level
 # and dtype, panels that are not full, lengths that are no multiple of anything.
 SHAPE = (2, 4, 2, 37, 301, 13, 9)
-PER_ROW = np.random.default_rng(2).standard_normal((2, 4, 37))
+PER_ROW = 0.4 * np.random.default_rng(2).standard_normal((2, 4, 37))
 OPTIONS: dict[str, dict[str, Any]] = {
     "full": {},
     "causal": {"causal": True},
@@ -431,10 +477,16 @@ def test_random_calls(data):
     slipstick.set_isa(data.draw(st.sampled_from(LEVELS)))
     slipstick.set_num_threads(data.draw(st.sampled_from([1, 2, 7])))
     try:
-        check(*arrays, options)
+        out, stats = slipstick.attention(*arrays, return_stats=True, **options)
     finally:
         slipstick.set_isa(before[0])
         slipstick.set_num_threads(before[1])
+    exact = exact_rows(*arrays, options)
+    allowed = bounds(*arrays, options, exact)
+    for name in Rows._fields:
+        got, right = out if name == "out" else getattr(stats, name), getattr(exact, name)
+        gap = distance(got.astype(np.longdouble), right)
+        assert (gap <= getattr(allowed, name)).all(), name
 
 
 # --- Values ---------------------------------------------------------------------------------------
