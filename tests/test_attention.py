@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import functools
+import itertools
 import math
 import os
 import subprocess
@@ -175,8 +176,8 @@ def expected(query, key, value, options) -> Expected:
     dtype = query.dtype
     work = np.float64 if dtype == np.float64 else np.float32
     exact = exact_rows(query, key, value, options)
-    # The order of a sum is no part of what "naive" means, and its error depends on it by chance: the
-    # yardstick is the largest over eight orders.
+    # The order of a sum is no part of what "naive" means, and its error depends on it by chance:
+    # the yardstick is the largest over eight orders.
     errors = [
         [largest(distance(a, b)) for a, b in zip(naive, exact, strict=True)]
         for naive in (
@@ -198,8 +199,9 @@ def expected(query, key, value, options) -> Expected:
 def bounds(query, key, value, options, exact: Rows) -> Rows:
     """How far rounding can carry each result, to first order; the second order gets a tenth more.
 
-    u is half an ulp of the accumulator. A chain of n additions is off by n u of the sum of magnitudes;
-    the kernel adds chains of up to 128 columns and 60 keys. exp is off by 2 u, tanh by 6 u.
+    u is half an ulp of the accumulator. A chain of n additions is off by n u of the sum of
+    magnitudes; the kernel adds chains of up to 128 columns and 60 keys. exp is off by 2 u, tanh by
+    6 u.
     """
     u = 2.0 ** (-53 if query.dtype == np.float64 else -24)
     visible, bias = visible_and_bias(query, key, options)
@@ -496,7 +498,7 @@ def test_random_calls(data):
 @pytest.mark.parametrize("size", [1e3, 1e4, 1e5, -1e5])
 @pytest.mark.parametrize("causal", [False, True])
 def test_logits_up_to_1e5(size, causal, dtype, isa):
-    # Scores near +-1e5 for all keys, apart by what a softmax feels: a column in which all keys agree.
+    # Scores near +-1e5, apart by what a softmax feels: in one column all keys agree.
     q, k, v = inputs(1, 2, 1, 40, 300, 16, 8, dtype)
     q[..., 0], k[..., 0] = 1.0, size
     check(q, k, v, {"scale": 1.0, "causal": causal}, large=True)
@@ -560,7 +562,7 @@ def test_empty_rows(isa, threads):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("queries", [4, 300], ids=["packed here", "packed before"])
 def test_what_is_hidden_does_no_harm(bad, dtype, queries, isa):
-    """The rows of a batch do not change when hidden keys and values, or other rows, are not finite."""
+    """Rows do not change when keys and values that they do not see are not finite."""
     q, k, v = inputs(1, 2, 1, queries, 320, 8, 8, dtype)
     mask = bool_mask(queries, 320)
     mask[:, 7] = False
@@ -624,7 +626,7 @@ def test_n_keys_does_what_counting_does(isa):
 
 
 def test_lambda_is_the_same_float_on_every_path(isa):
-    """max_logit of a query and key that are 1 in one column is lambda: it tells n, and its rounding."""
+    """Where query and key are 1 in one column, max_logit is lambda: it tells n and the rounding."""
     for n in (1, 2, 3, 17, 512, 997):
         want = np.float32(LogN().factor(n, dim=64))
         q, k = np.zeros((1, 1, n, 64), np.float32), np.zeros((1, 1, n, 64), np.float32)
@@ -665,7 +667,7 @@ def test_entropy_falls_with_lambda(isa):
         slipstick.attention(q, k, v, scale=s, return_stats=True)[1].entropy
         for s in (0.0, 0.05, 0.1, 0.5, 2.0)
     ]
-    for flat, sharp in zip(entropy, entropy[1:], strict=False):
+    for flat, sharp in itertools.pairwise(entropy):
         assert (sharp < flat).all()
 
 
@@ -854,26 +856,54 @@ REFUSALS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"query": Q[None]}, ValueError, r"`query` must have 2, 3 or 4 axes"),
     ({"key": K[0]}, ValueError, r"`key` must have 4 axes like `query`, got shape \(2, 7, 8\)"),
     ({"value": V[0]}, ValueError, r"`value` must have 4 axes like `query`"),
-    ({"key": K[:1]}, ValueError, r"`key` must have 2 batches like `query`, got shape \(1, 2, 7, 8\)"),
+    (
+        {"key": K[:1]},
+        ValueError,
+        r"`key` must have 2 batches like `query`, got shape \(1, 2, 7, 8\)",
+    ),
     ({"value": V[:1]}, ValueError, r"`value` must have 2 batches like `query`"),
-    ({"key": K[..., :6]}, ValueError, r"`key` must have 8 columns like `query`, got shape \(2, 2, 7, 6\)"),
-    ({"value": V[:, :1]}, ValueError, r"`value` must have 2 heads like `key`, got shape \(2, 1, 7, 6\)"),
+    (
+        {"key": K[..., :6]},
+        ValueError,
+        r"`key` must have 8 columns like `query`, got shape \(2, 2, 7, 6\)",
+    ),
+    (
+        {"value": V[:, :1]},
+        ValueError,
+        r"`value` must have 2 heads like `key`, got shape \(2, 1, 7, 6\)",
+    ),
     ({"value": V[:, :, :6]}, ValueError, r"`value` must have 7 rows like `key`, got shape"),
     ({"query": Q[:, :3]}, ValueError, r"`query` must have a multiple of the 2 heads of `key`, got"),
     ({"key": K[:, :0], "value": V[:, :0]}, ValueError, r"a multiple of the 0 heads of `key`"),
-    ({"scale": None}, TypeError, r"attention: `scale` must be an object of slipstick.scales, a number or an array, got NoneType"),
+    (
+        {"scale": None},
+        TypeError,
+        r"attention: `scale` must be an object of slipstick.scales, a number or .* got NoneType",
+    ),
     ({"scale": "logn"}, TypeError, r"`scale` must be .* got 'logn'"),
     ({"scale": True}, TypeError, r"`scale` must be .* got True"),
     ({"scale": LogN}, TypeError, r"`scale` must be .* got the class LogN"),
     ({"scale": [0.1]}, TypeError, r"`scale` must be .* got list"),
     ({"scale": object()}, TypeError, r"`scale` must be an array"),
     ({"scale": np.ones(5, int)}, TypeError, r"`scale` must be float32, .* got int64"),
-    ({"scale": np.ones(4)}, ValueError, r"`scale` must broadcast to \(batch, heads, queries\), here \(2, 4, 5\), got shape \(4,\)"),
-    ({"scale": SSMax([1.0, 2.0])}, ValueError, r"`scale` must have one entry for all heads or one for each of the 4 heads, got 2"),
+    (
+        {"scale": np.ones(4)},
+        ValueError,
+        r"`scale` must broadcast to \(batch, heads, queries\), here \(2, 4, 5\), got",
+    ),
+    (
+        {"scale": SSMax([1.0, 2.0])},
+        ValueError,
+        r"`scale` must have one entry for all heads or one for each of the 4 heads, got 2",
+    ),
     ({"causal": 1}, TypeError, r"attention: `causal` must be True or False, got 1"),
     ({"causal": None}, TypeError, r"`causal` must be True or False"),
     ({"return_stats": "yes"}, TypeError, r"`return_stats` must be True or False, got 'yes'"),
-    ({"window": 3}, TypeError, r"`window` must be None or \(left, right\), each None or an int >= -1, got 3"),
+    (
+        {"window": 3},
+        TypeError,
+        r"`window` must be None or \(left, right\), each None or an int >= -1, got 3",
+    ),
     ({"window": (1, 2, 3)}, ValueError, r"`window` must be .* got \(1, 2, 3\)"),
     ({"window": (1.5, 0)}, TypeError, r"`window` must be .* got \(1.5, 0\)"),
     ({"window": (True, 0)}, TypeError, r"`window` must be .* got \(True, 0\)"),
@@ -885,16 +915,36 @@ REFUSALS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"softcap": "1"}, TypeError, r"`softcap` must be .* got '1'"),
     ({"softcap": True}, TypeError, r"`softcap` must be .* got True"),
     ({"mask": [True]}, TypeError, r"`mask` must be an array"),
-    ({"mask": np.ones((5, 7), int)}, TypeError, r"`mask` must be bool .* or a float type, got int64"),
-    ({"mask": np.ones((7, 5), bool)}, ValueError, r"`mask` must broadcast to \(batch, heads, queries, keys\), here \(2, 4, 5, 7\), got shape \(7, 5\)"),
+    (
+        {"mask": np.ones((5, 7), int)},
+        TypeError,
+        r"`mask` must be bool .* or a float type, got int64",
+    ),
+    (
+        {"mask": np.ones((7, 5), bool)},
+        ValueError,
+        r"`mask` must broadcast to \(batch, .*\), here \(2, 4, 5, 7\), got shape \(7, 5\)",
+    ),
     ({"mask": np.ones((1, 2, 4, 5, 7), bool)}, ValueError, r"`mask` must broadcast to"),
-    ({"key_lengths": 1.5}, TypeError, r"`key_lengths` must be an integer or an array of integers, got 1.5"),
-    ({"key_lengths": True}, TypeError, r"`key_lengths` must be an integer or an array of integers, got True"),
+    (
+        {"key_lengths": 1.5},
+        TypeError,
+        r"`key_lengths` must be an integer or an array of integers, got 1.5",
+    ),
+    (
+        {"key_lengths": True},
+        TypeError,
+        r"`key_lengths` must be an integer or an array of integers, got True",
+    ),
     ({"key_lengths": [1.0, 2.0]}, TypeError, r"`key_lengths` must be an integer or an array"),
     ({"key_lengths": [[1], [2, 3]]}, TypeError, r"`key_lengths` must be an integer or an array"),
     ({"key_lengths": np.ones(2)}, TypeError, r"`key_lengths` must be integer, got float64"),
     ({"key_lengths": np.ones(2, bool)}, TypeError, r"`key_lengths` must be integer, got bool"),
-    ({"key_lengths": [1, 2, 3]}, ValueError, r"`key_lengths` must be an integer or of shape \(batch,\), here \(2,\), got shape \(3,\)"),
+    (
+        {"key_lengths": [1, 2, 3]},
+        ValueError,
+        r"`key_lengths` must be an integer or of shape \(batch,\), here \(2,\), got shape",
+    ),
     ({"key_lengths": [[1, 2]]}, ValueError, r"`key_lengths` must be an integer or of shape"),
     ({"key_lengths": [1, 8]}, ValueError, r"`key_lengths` must be from 0 to 7, got 8"),
     ({"key_lengths": [-1, 3]}, ValueError, r"`key_lengths` must be from 0 to 7, got -1"),
@@ -904,11 +954,19 @@ REFUSALS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"n_keys": 2**70}, TypeError, r"`n_keys` must be an integer"),
     ({"n_keys": 2.0}, TypeError, r"`n_keys` must be an integer or an array of integers, got 2.0"),
     ({"n_keys": np.ones(2, np.float32)}, TypeError, r"`n_keys` must be integer, got float32"),
-    ({"n_keys": [1, 2, 3]}, ValueError, r"`n_keys` must be an integer or of shape \(batch,\) or \(batch, queries\), here \(2, 5\), got shape \(3,\)"),
+    (
+        {"n_keys": [1, 2, 3]},
+        ValueError,
+        r"`n_keys` must be an integer or of shape .*, here \(2, 5\), got shape \(3,\)",
+    ),
     ({"n_keys": np.ones((1, 5), int)}, ValueError, r"`n_keys` must be an integer or of shape"),
     ({"n_keys": np.ones((2, 7), int)}, ValueError, r"`n_keys` must be an integer or of shape"),
-    ({"n_keys": np.array([[1] * 5, [1] * 4 + [-7]])}, ValueError, r"`n_keys` must be from 0 .* got -7"),
-]  # fmt: skip
+    (
+        {"n_keys": np.array([[1] * 5, [1] * 4 + [-7]])},
+        ValueError,
+        r"`n_keys` must be from 0 .* got -7",
+    ),
+]
 
 
 @pytest.mark.parametrize(("bad", "error", "match"), REFUSALS)
@@ -928,12 +986,24 @@ def read_only(array):
 
 
 OUTS: list[tuple[Any, type[Exception], str]] = [
-    (lambda: np.empty((2, 4, 5, 8), np.float32), ValueError, r"`out` must have shape \(2, 4, 5, 6\), got shape|got \(2, 4, 5, 8\)"),
-    (lambda: np.empty((2, 4, 5, 6), np.float64), TypeError, r"`out` must have dtype float32, got float64"),
+    (
+        lambda: np.empty((2, 4, 5, 8), np.float32),
+        ValueError,
+        r"`out` must have shape \(2, 4, 5, 6\), got \(2, 4, 5, 8\)",
+    ),
+    (
+        lambda: np.empty((2, 4, 5, 6), np.float64),
+        TypeError,
+        r"`out` must have dtype float32, got float64",
+    ),
     (lambda: read_only(np.empty((2, 4, 5, 6), np.float32)), ValueError, r"`out` must be writable"),
-    (lambda: np.broadcast_to(np.empty(6, np.float32), (2, 4, 5, 6)), ValueError, r"`out` must be writable"),
+    (
+        lambda: np.broadcast_to(np.empty(6, np.float32), (2, 4, 5, 6)),
+        ValueError,
+        r"`out` must be writable",
+    ),
     (lambda: [[0.0]], TypeError, r"`out` must be an array"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("make", "error", "match"), OUTS)
@@ -993,7 +1063,7 @@ print(peak() - before)
 
 
 def test_memory_grows_linearly():
-    """At 16384 keys a matrix of scores would be 1 GiB; keys and values packed are 4 MiB, out 2 MiB."""
+    """At 16384 keys all scores would be 1 GiB; keys and values packed are 4 MiB, out 2 MiB."""
     if "libasan" in os.environ.get("LD_PRELOAD", ""):
         pytest.skip("the sanitizer keeps freed memory")
     run = [sys.executable, "-c", MEMORY.format(n=16384)]

@@ -21,9 +21,10 @@ DTYPES = [np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)]
 DTYPES += [np.dtype(ml_dtypes.bfloat16)]
 LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
 INF = math.inf
+LOGN = LogN()
 
 
-def exact(scores, scale=LogN(), axis=-1):
+def exact(scores, scale=LOGN, axis=-1):
     """The softmax in extended precision, and for each weight how far off rounding can carry it.
 
     u is half an ulp of the accumulator: s = lambda x is off by u |s|, s - m by u |s - m|, e^t by
@@ -240,22 +241,42 @@ X = np.zeros((2, 3, 4), np.float32)
 REFUSALS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"scores": [1.0]}, TypeError, r"softmax: `scores` must be an array .*, got list"),
     ({"scores": np.arange(3)}, TypeError, r"`scores` must be float32, .*, got int64"),
-    ({"scores": np.float32(1)[()], "out": None}, ValueError, r"`scores` must have at least one axis"),
+    (
+        {"scores": np.float32(1)[()], "out": None},
+        ValueError,
+        r"`scores` must have at least one axis",
+    ),
     ({"axis": 3}, ValueError, r"`axis` must be from -3 to 2 for `scores` of shape .*, got 3"),
     ({"axis": -4}, ValueError, r"`axis` must be from -3 to 2 for `scores` .*, got -4"),
     ({"axis": 2**70}, ValueError, r"`axis` must be from -3 to 2"),
     ({"axis": 1.0}, TypeError, r"softmax: `axis` must be an int, got float"),
     ({"axis": None}, TypeError, r"`axis` must be an int, got NoneType"),
     ({"axis": True}, TypeError, r"`axis` must be an int, got bool"),
-    ({"scale": "logn"}, TypeError, r"softmax: `scale` must be an object of slipstick.scales, .*'logn'"),
+    (
+        {"scale": "logn"},
+        TypeError,
+        r"softmax: `scale` must be an object of slipstick.scales, .*, got 'logn'",
+    ),
     ({"scale": LogN}, TypeError, r"`scale` must be .* got the class LogN"),
-    ({"scale": np.ones(4)}, ValueError, r"`scale` must broadcast to the shape of `scores` without `axis`, here \(2, 3\), got shape \(4,\)"),
+    (
+        {"scale": np.ones(4)},
+        ValueError,
+        r"`scale` must broadcast to the shape of `scores` without `axis`, here \(2, 3\)",
+    ),
     ({"scale": np.ones(3, int)}, TypeError, r"`scale` must be float32, .*, got int64"),
-    ({"scale": SSMax([1.0, 2.0, 3.0])}, ValueError, r"`scale` must have one entry for all heads or one for each of the 2 heads, got 3"),
-    ({"out": np.zeros((2, 3, 5), np.float32)}, ValueError, r"`out` must have shape \(2, 3, 4\), got"),
+    (
+        {"scale": SSMax([1.0, 2.0, 3.0])},
+        ValueError,
+        r"`scale` must have one entry for all heads or one for each of the 2 heads, got 3",
+    ),
+    (
+        {"out": np.zeros((2, 3, 5), np.float32)},
+        ValueError,
+        r"`out` must have shape \(2, 3, 4\), got",
+    ),
     ({"out": np.zeros((2, 3, 4))}, TypeError, r"`out` must have dtype float32, got float64"),
     ({"out": np.broadcast_to(np.float32(0), (2, 3, 4))}, ValueError, r"`out` must be writable"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("bad", "error", "match"), REFUSALS)

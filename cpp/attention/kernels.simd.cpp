@@ -32,7 +32,7 @@ SLIPSTICK_INLINE AccOf<T> widened(T value) {
     }
 }
 
-// --- Packing -------------------------------------------------------------------------------------
+// --- Packing ---
 template <class T>
 void pack_query(const void* row, int64_t stride, int64_t dim, AccOf<T>* lane) {
     const T* source = static_cast<const T*>(row);
@@ -58,7 +58,7 @@ bool pack_values(const void* source, int64_t key_stride, int64_t dim_stride, int
     return finite;
 }
 
-// --- The fold of a step into a panel -------------------------------------------------------------
+// --- The fold of a step into a panel ---
 // 0 times an infinity is NaN, so where a value is not finite, the rows that do not see its key are
 // left out by selection.
 template <class Acc>
@@ -182,7 +182,7 @@ constexpr attention::Forward<AccOf<T>> kForward = {
     .finish = &finish<T>,
 };
 
-// --- Softmax of given scores ---------------------------------------------------------------------
+// --- Softmax of given scores ---
 template <class T>
 int64_t read_row(const void* source, int64_t stride, int64_t count, AccOf<T>* row) {
     const T* scores = static_cast<const T*>(source);

@@ -41,7 +41,9 @@ void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& pr
     const int64_t rows_super = std::min(kRowSuper, round_up(problem.rows, kernel.tile_rows));
     const int64_t columns_super =
         std::min(kColumnSuper, round_up(problem.columns, kernel.tile_columns));
-    const int64_t packed_blocks = std::min(kDepthBlocksPacked, blocks.count());
+    const int64_t packed_blocks = std::clamp<int64_t>(blocks.count(), 1, kDepthBlocksPacked);
+    const int64_t pack_columns =
+        problem.pack_columns > 0 ? problem.pack_columns : kernel.tile_columns;
     const int64_t right_block_bytes = columns_super * kDepthBlock * kernel.right_bytes;
     const Scratch right(packed_blocks * right_block_bytes);
     const Scratch acc(round_up(rows_super, kRowBlock) * columns_super * kernel.acc_bytes);
@@ -56,7 +58,7 @@ void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& pr
 
     for (int64_t j0 = 0; j0 < problem.columns; j0 += columns_super) {
         const int64_t columns = std::min(columns_super, problem.columns - j0);
-        const int64_t panels = (columns + kernel.tile_columns - 1) / kernel.tile_columns;
+        const int64_t packs = (columns + pack_columns - 1) / pack_columns;
         for (int64_t i0 = 0; i0 < problem.rows; i0 += rows_super) {
             const int64_t rows = std::min(rows_super, problem.rows - i0);
             const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
@@ -66,11 +68,11 @@ void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& pr
             // At least once, so that a product of depth 0 hands out zeros.
             for (int64_t b0 = 0; b0 == 0 || b0 < blocks.count(); b0 += packed_blocks) {
                 const int64_t b1 = std::min(b0 + packed_blocks, blocks.count());
-                run((b1 - b0) * panels, [&](int64_t task) {
-                    const int64_t block = b0 + task / panels;
-                    const int64_t column = task % panels * kernel.tile_columns;
+                run((b1 - b0) * packs, [&](int64_t task) {
+                    const int64_t block = b0 + task / packs;
+                    const int64_t column = task % packs * pack_columns;
                     const int64_t depth = blocks.size(block);
-                    pack_right(j0 + column, std::min(kernel.tile_columns, columns - column),
+                    pack_right(j0 + column, std::min(pack_columns, columns - column),
                                blocks.begin(block), depth,
                                right.as<char>() + (block - b0) * right_block_bytes +
                                    column * depth * kernel.right_bytes);

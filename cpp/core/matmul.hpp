@@ -32,6 +32,9 @@ struct MatmulProblem {
     int64_t columns;
     // Where k = 0 lies within a block of kDepthBlock: blocks follow the global index of a feature.
     int64_t depth_origin = 0;
+    // Columns that pack_right is asked for at once, a multiple of tile_columns; 0 stands for one
+    // panel. A generator that makes many columns in one go asks for as many.
+    int64_t pack_columns = 0;
 };
 
 // pack_left(i, rows, k, depth, packed) and pack_right(j, columns, k, depth, packed) fill panels

@@ -61,7 +61,8 @@ struct BitsOf<double> {
     using Signed = int64_t;
 };
 
-// --- Memory: no alignment is asked for -----------------------------------------------------------
+// --- Memory: no alignment is asked for ---
+
 template <class V, class T>
 SLIPSTICK_INLINE V load(const T* source) {
     V result;
@@ -97,8 +98,8 @@ SLIPSTICK_INLINE To bit_cast(From from) {
     return result;
 }
 
-// --- Masks and reductions
-// --------------------------------------------------------------------------
+// --- Masks and reductions ---
+
 template <class M>
 SLIPSTICK_INLINE bool any(M mask) {
 #if defined(__AVX512F__)
@@ -134,8 +135,29 @@ SLIPSTICK_INLINE V maximum(V a, V b) {
     return b > a ? b : a;
 }
 
-// --- Arithmetic
-// -------------------------------------------------------------------------------------- a * b + c,
+// The lanes of a and of b in turn: those of the lower halves, those of the upper halves.
+#if defined(__AVX512F__)
+#define SLIPSTICK_LOW_LANES 0, 8, 1, 9, 2, 10, 3, 11
+#define SLIPSTICK_HIGH_LANES 4, 12, 5, 13, 6, 14, 7, 15
+#elif defined(__AVX2__)
+#define SLIPSTICK_LOW_LANES 0, 4, 1, 5
+#define SLIPSTICK_HIGH_LANES 2, 6, 3, 7
+#else
+#define SLIPSTICK_LOW_LANES 0, 2
+#define SLIPSTICK_HIGH_LANES 1, 3
+#endif
+SLIPSTICK_INLINE Vec<uint64_t> interleave_low(Vec<uint64_t> a, Vec<uint64_t> b) {
+    return __builtin_shufflevector(a, b, SLIPSTICK_LOW_LANES);
+}
+SLIPSTICK_INLINE Vec<uint64_t> interleave_high(Vec<uint64_t> a, Vec<uint64_t> b) {
+    return __builtin_shufflevector(a, b, SLIPSTICK_HIGH_LANES);
+}
+#undef SLIPSTICK_LOW_LANES
+#undef SLIPSTICK_HIGH_LANES
+
+// --- Arithmetic ---
+
+// a * b + c,
 // fused where the level has the instruction: the fastest form. fma is fused everywhere, in software
 // at v2: for what must round alike on every level.
 #if defined(__AVX512F__)
@@ -172,10 +194,24 @@ SLIPSTICK_INLINE V mul_add(V a, V b, V c) {
 #endif
 }
 
+// The 64-bit products of the low halves of 64-bit lanes, whatever the high halves hold.
+SLIPSTICK_INLINE Vec<uint64_t> multiply_low_halves(Vec<uint64_t> a, Vec<uint64_t> b) {
+#if defined(__AVX512F__)
+    // The unmasked intrinsic of GCC 12 starts from an undefined value, and warns of it.
+    return (Vec<uint64_t>)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return (Vec<uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+    return (Vec<uint64_t>)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+    return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
+
 // Correctly rounded square root.
 SLIPSTICK_INLINE Vec<float> square_root(Vec<float> x) {
 #if defined(__AVX512F__)
-    return (Vec<float>)_mm512_sqrt_ps((__m512)x);
+    return (Vec<float>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);  // as above: no undefined value
 #elif defined(__AVX2__)
     return (Vec<float>)_mm256_sqrt_ps((__m256)x);
 #else
@@ -184,8 +220,8 @@ SLIPSTICK_INLINE Vec<float> square_root(Vec<float> x) {
 #endif
 }
 
-// --- exp and tanh
-// --------------------------------------------------------------------------------------------
+// --- exp and tanh ---
+
 // x = w ln 2 + r with an integer w and |r| <= ln(2)/2; e^x = 2^w e^r.
 template <class T>
 struct ExpConstants;
@@ -272,8 +308,8 @@ SLIPSTICK_INLINE Vec<T> tanh(Vec<T> x) {
     return bit_cast<Vec<T>>(bit_cast<Int>(numerator / (T{2} - numerator)) | sign);
 }
 
-// --- 16-bit floats
-// -----------------------------------------------------------------------------------
+// --- 16-bit floats ---
+
 SLIPSTICK_INLINE Vec<float> widen(VecLike<uint16_t, float> raw, BFloat16) {
     return bit_cast<Vec<float>>(__builtin_convertvector(raw, Vec<uint32_t>) << 16);
 }

@@ -63,8 +63,8 @@ def attention(
     Parameters
     ----------
     query : array of shape (batch, heads, queries, dim)
-        float32, float64, float16 or bfloat16. All three inputs have one dtype; without the batch axis,
-        or without batch and heads, so has the result.
+        float32, float64, float16 or bfloat16, the same for all three inputs. Inputs may lack the
+        batch axis, or batch and heads; then so does the result.
     key : array of shape (batch, kv_heads, keys, dim)
         heads is a multiple of kv_heads; query head h attends key head h // (heads / kv_heads).
     value : array of shape (batch, kv_heads, keys, dim_v)
@@ -75,18 +75,18 @@ def attention(
     causal : bool, optional
         Query i sees keys up to i + keys - queries: the last query sees all keys.
     window : (left, right), optional
-        Query i sees keys from i + keys - queries - left to i + keys - queries + right, both included;
-        None or -1 leaves a side open.
+        Query i sees keys from i + keys - queries - left to i + keys - queries + right, both
+        included; None or -1 leaves a side open.
     key_lengths : int or integer array of shape (batch,), optional
         The valid keys of each sequence; those behind are neither read nor counted.
     mask : array, optional
-        Broadcasts to (batch, heads, queries, keys). bool: True where a key may be attended. Floating
-        point: added to the scores, after `softcap`; only -inf hides a key.
+        Broadcasts to (batch, heads, queries, keys). bool: True where a key may be attended.
+        Floating point: added to the scores, after `softcap`; only -inf hides a key.
     softcap : float, optional
         c > 0: scores become c tanh(score / c).
     n_keys : int or integer array of shape (batch,) or (batch, queries), optional
-        What the scale takes for n_i instead of counting. Visibility stays what it is. Inputs without a
-        batch axis take an int or shape (queries,).
+        What the scale takes for n_i instead of counting. Visibility stays what it is. Inputs
+        without a batch axis take an int or shape (queries,).
     return_stats : bool, optional
         Return `AttentionStats` too.
     out : array, optional
@@ -95,8 +95,8 @@ def attention(
     Returns
     -------
     array of shape (batch, heads, queries, dim_v)
-        In the framework of `query`, or `out`; of the inputs' dtype. Sums are float32, or float64 for
-        float64. A row without a visible key is 0.
+        In the framework of `query`, or `out`; of the inputs' dtype. Sums are float32, or float64
+        for float64. A row without a visible key is 0.
     stats : AttentionStats
         Only with ``return_stats=True``.
 
@@ -164,10 +164,10 @@ def softmax(
     scores : array
         float32, float64, float16 or bfloat16, of any shape but ().
     scale : Scale, float or array, optional
-        The law from n to lambda, see `slipstick.scales`, here without its factor of the head dimension:
-        ``LogN(base)`` is ln n / ln base. Or lambda itself, a number or an array that broadcasts to the
-        shape of `scores` without `axis`. A scale with one parameter a head takes the second-last
-        of those axes for the heads.
+        The law from n to lambda, see `slipstick.scales`, here without its factor of the head
+        dimension: ``LogN(base)`` is ln n / ln base. Or lambda itself, a number or an array that
+        broadcasts to the shape of `scores` without `axis`. A scale with one parameter a head takes
+        the second-last of those axes for the heads.
     axis : int, optional
         Along which the weights add up to 1.
     out : array, optional
@@ -176,8 +176,8 @@ def softmax(
     Returns
     -------
     array
-        In the framework of `scores`, or `out`; of the dtype of `scores`. A row that is -inf throughout
-        becomes 0.
+        In the framework of `scores`, or `out`; of the dtype of `scores`. A row that is -inf
+        throughout becomes 0.
 
     Raises
     ------
@@ -215,13 +215,13 @@ def _lower(scale: Scale, dim: int | None) -> tuple[str, Any]:
 
 
 def _lowered(function: str, scale: Any, query: Any) -> tuple[str, Any]:
-    """Return the law of `scale` and its numbers; `query` knows the head dimension, if there is one."""
+    """Return the law of `scale` and its numbers; `query` knows the head dimension, if any."""
     if isinstance(scale, Scale):
         if query is None:
             return _lower(scale, None)
-        shape = getattr(query, "shape", ())
+        shape = tuple(getattr(query, "shape", ()))
         # Without columns all scores are 0, whatever lambda is.
-        return _lower(scale, max(1, int(shape[-1])) if len(shape) > 0 else 1)
+        return _lower(scale, max(1, *map(int, shape[-1:]), 1))
     if isinstance(scale, numbers.Real) and not isinstance(scale, (bool, np.generic)):
         return "given", np.asarray(float(scale))
     if isinstance(scale, (type(None), bool, str, bytes, list, tuple, dict, type)):

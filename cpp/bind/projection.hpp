@@ -1,0 +1,62 @@
+// The projection family's functions of _cpu.
+#pragma once
+
+#include "bind/call.hpp"
+#include "core/philox.hpp"
+#include "projection/gaussian.hpp"
+#include "projection/projection.hpp"
+
+namespace slipstick::bind {
+
+inline void bind_projection(py::module_& module) {
+    namespace projection = cpu::projection;
+
+    module.def(
+        "project",
+        [](py::object x, int64_t n_components, std::string_view kind, uint64_t seed,
+           uint64_t first_feature, py::object out, py::object empty) {
+            const Array input("project", "x", x);
+            const projection::Law law{projection::kind_of("project", kind), seed};
+            const Result result(
+                "project", out, empty,
+                projection::result_of_project(input.tensor(), n_components, first_feature),
+                {{"x", input.tensor()}});
+            without_gil(
+                [&] { projection::project(input.tensor(), law, first_feature, result.tensor()); });
+            return result.object();
+        },
+        py::arg("x"), py::arg("n_components"), py::arg("kind"), py::arg("seed"),
+        py::arg("first_feature"), py::arg("out"), py::arg("empty"));
+
+    // Fills `out`, a float64 array (rows, columns).
+    module.def(
+        "projection_block",
+        [](std::string_view kind, uint64_t seed, uint64_t first_row, uint64_t first_column,
+           double scale, py::object out) {
+            const Array result("block", "out", out);
+            const projection::Law law{projection::kind_of("block", kind), seed};
+            const Tensor target = result.writable();
+            check_dtype("block", {"out", target}, target.dtype == Dtype::kFloat64, "float64");
+            without_gil([&] { projection::block(law, first_row, first_column, scale, target); });
+        },
+        py::arg("kind"), py::arg("seed"), py::arg("first_row"), py::arg("first_column"),
+        py::arg("scale"), py::arg("out"));
+
+    // The definitions of one block of bits and of one Gaussian entry, for the tests.
+    module.def(
+        "philox4x32",
+        [](uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t seed) {
+            const PhiloxWords words = philox4x32({{c0, c1, c2, c3}}, seed);
+            return py::make_tuple(words.word[0], words.word[1], words.word[2], words.word[3]);
+        },
+        py::arg("c0"), py::arg("c1"), py::arg("c2"), py::arg("c3"), py::arg("seed"));
+    module.def(
+        "gaussian_from_bits",
+        [](uint32_t word) {
+            using namespace slipstick::projection;
+            return gaussian_from_bits<ScalarOps>(word);
+        },
+        py::arg("word"));
+}
+
+}  // namespace slipstick::bind

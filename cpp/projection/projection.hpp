@@ -1,0 +1,37 @@
+// The projection family on the CPU: y = A x / sqrt(k) with a random matrix A that is never stored.
+// Entry (i, j), component i and feature j, is a pure function of (kind, seed, i, j); README.md has
+// the contract.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "core/result.hpp"
+#include "core/tensor.hpp"
+
+namespace slipstick::cpu::projection {
+
+enum class Kind : int { kRademacher, kGaussian };
+inline constexpr int kKindCount = 2;
+
+// "rademacher" or "gaussian"; throws std::invalid_argument for another name.
+Kind kind_of(const char* function, std::string_view name);
+
+// Which matrix.
+struct Law {
+    Kind kind;
+    uint64_t seed;
+};
+
+// x (..., n_features) of any dtype gives (..., n_components) of the same, or of float64 for
+// integers and bools. Throws where x has no features or its last one, first_feature + n_features -
+// 1, does not fit 64 bits.
+ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature);
+// Column 0 of x is feature first_feature. Infinities and NaNs propagate.
+void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out);
+
+// out[i][j] = A[first_row + i][first_column + j] * scale, float64, from the generator of project.
+void block(const Law& law, uint64_t first_row, uint64_t first_column, double scale,
+           const Tensor& out);
+
+}  // namespace slipstick::cpu::projection
