@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,23 +102,18 @@ def _mitchell() -> Iterator[Case]:
     for exponent in (4, 12, 24):
         a, b = rng.standard_normal((2, 1 << exponent)).astype(np.float32)
         out = np.empty_like(a)
-        yield Case(
-            f"multiply, float32, 2^{exponent} elements",
-            a.size * 12,
-            "B",
-            {
-                "slipstick": lambda a=a, b=b, out=out: slipstick.mitchell.multiply(a, b, out=out),
-                "numpy.multiply": lambda a=a, b=b, out=out: np.multiply(a, b, out=out),
-            },
-        )
+        contenders: dict[str, Call] = {
+            "slipstick": partial(slipstick.mitchell.multiply, a, b, out=out),
+            "numpy.multiply": partial(np.multiply, a, b, out=out),
+        }
+        yield Case(f"multiply, float32, 2^{exponent} elements", a.size * 12, "B", contenders)
     a, b = rng.standard_normal((2, 512, 512)).astype(np.float32)
-    contenders: dict[str, Call] = {
-        "slipstick": lambda: slipstick.mitchell.matmul(a, b),
-        "numpy (exact)": lambda: a @ b,
+    contenders = {
+        "slipstick": partial(slipstick.mitchell.matmul, a, b),
+        "numpy (exact)": partial(np.matmul, a, b),
     }
     if torch := _torch():
-        left, right = torch.from_numpy(a), torch.from_numpy(b)
-        contenders["torch (exact)"] = lambda: left @ right
+        contenders["torch (exact)"] = partial(torch.matmul, *map(torch.from_numpy, (a, b)))
     yield Case("matmul, float32, 512 x 512 x 512", 2 * 512**3, "FLOP", contenders)
 
 
@@ -125,18 +121,16 @@ def _attention() -> Iterator[Case]:
     rng = np.random.default_rng(0)
     torch = _torch()
     for tokens in (128, 1024):
+        arrays = rng.standard_normal((3, 1, 8, tokens, 64)).astype(np.float32)
         for causal in (False, True):
-            query, key, value = rng.standard_normal((3, 1, 8, tokens, 64)).astype(np.float32)
             contenders: dict[str, Call] = {
-                "slipstick": lambda q=query, k=key, v=value, c=causal: slipstick.attention(
-                    q, k, v, causal=c
-                ),
+                "slipstick": partial(slipstick.attention, *arrays, causal=causal)
             }
             if torch:
-                tensors = [torch.from_numpy(x) for x in (query, key, value)]
-                sdpa = torch.nn.functional.scaled_dot_product_attention
-                contenders["torch SDPA (fixed scale)"] = lambda f=sdpa, t=tensors, c=causal: f(
-                    *t, is_causal=c
+                contenders["torch SDPA (fixed scale)"] = partial(
+                    torch.nn.functional.scaled_dot_product_attention,
+                    *map(torch.from_numpy, arrays),
+                    is_causal=causal,
                 )
             kind = "causal" if causal else "full"
             work = 4 * 8 * tokens * tokens * 64 / (2 if causal else 1)
@@ -148,18 +142,17 @@ def _projection() -> Iterator[Case]:
     x = rng.standard_normal((1000, 10_000)).astype(np.float32)
     given = rng.standard_normal((10_000, 256)).astype(np.float32)
     contenders: dict[str, Call] = {
-        "rademacher": lambda: slipstick.projection.project(x, 256),
-        "gaussian": lambda: slipstick.projection.project(x, 256, kind="gaussian"),
-        "numpy, matrix given": lambda: x @ given,
+        "slipstick, rademacher": partial(slipstick.projection.project, x, 256),
+        "slipstick, gaussian": partial(slipstick.projection.project, x, 256, kind="gaussian"),
+        "numpy, matrix given": partial(np.matmul, x, given),
     }
     try:
         from sklearn.random_projection import GaussianRandomProjection
     except ImportError:
         pass
     else:
-        contenders["scikit-learn, fit + transform"] = lambda: GaussianRandomProjection(
-            256, random_state=0
-        ).fit_transform(x)
+        estimator = GaussianRandomProjection(256, random_state=0)
+        contenders["scikit-learn, fit + transform"] = partial(estimator.fit_transform, x)
     yield Case("project, 1000 x 10000 to 256", 2 * 1000 * 10_000 * 256, "FLOP", contenders)
 
 
