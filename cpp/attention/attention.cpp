@@ -1,6 +1,9 @@
 #include "attention/attention.hpp"
 
+#include <algorithm>
 #include <array>
+#include <initializer_list>
+#include <string>
 
 #include "attention/scale.hpp"
 #include "attention/visibility.hpp"

@@ -2,7 +2,10 @@
 // hands tiles of query rows to the threads.
 #include <algorithm>
 #include <cmath>
-#include <memory>
+#include <cstddef>
+#include <limits>
+#include <optional>
+#include <type_traits>
 #include <vector>
 
 #include "attention/attention.hpp"

@@ -3,6 +3,8 @@
 // weights are the packed right operand of the product with the values as they lie.
 #pragma once
 
+#include <cstdint>
+
 #include "core/dtype.hpp"
 #include "core/isa.hpp"
 

@@ -1,11 +1,13 @@
 #include <algorithm>
-#include <vector>
+#include <array>
 
 #include "attention/attention.hpp"
 #include "attention/kernels.hpp"
 #include "attention/scale.hpp"
 #include "attention/view.hpp"
 #include "core/broadcast.hpp"
+#include "core/checks.hpp"
+#include "core/error.hpp"
 #include "core/threads.hpp"
 
 namespace slipstick::cpu::attention {

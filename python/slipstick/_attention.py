@@ -211,7 +211,8 @@ def softmax(
 
 @lru_cache(maxsize=256)
 def _lower(scale: Scale, dim: int | None) -> tuple[str, Any]:
-    return scale._lower(dim)
+    law, parameters = scale._lower(dim)
+    return law, np.ascontiguousarray(parameters)
 
 
 def _lowered(function: str, scale: Any, query: Any) -> tuple[str, Any]:
