@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import slipstick
 from slipstick import _cpu
 
@@ -86,7 +87,7 @@ LEVEL_FLAGS = {
 )
 @pytest.mark.parametrize("level", _cpu.levels)
 def test_level_objects_have_no_weak_symbols(source, level, tmp_path):
-    """A weak symbol could be merged with another level's: illegal instructions on older machines."""
+    """Merged with another level's it would bring illegal instructions to older machines."""
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None or shutil.which("nm") is None:
         pytest.skip("no C++ compiler or no nm on this machine")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-import slipstick
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import slipstick
 from slipstick import mitchell, reference
 from slipstick.mitchell import Mitchell
 
@@ -49,13 +50,12 @@ def special_values(dtype: np.dtype) -> np.ndarray:
     infinity = bits_of(np.array([np.inf], dtype))[0]
     step = type(one)
     smallest = bits_of(np.array([ml_dtypes.finfo(dtype).smallest_normal], dtype))[0]
+    quiet = infinity + (infinity - one) // step(64)
     magnitudes = np.array(
-        [0, 1, smallest - step(1), smallest, smallest + step(1), one - step(1), one, one + step(1)]
-        + [
-            infinity - step(1),
-            infinity,
-            infinity + step(1),
-            infinity + (infinity - one) // step(64),
+        [
+            *(0, 1, smallest - step(1), smallest, smallest + step(1)),
+            *(one - step(1), one, one + step(1)),
+            *(infinity - step(1), infinity, infinity + step(1), quiet),
         ],
         one.dtype,
     )
@@ -136,21 +136,22 @@ def test_range_and_mean_of_the_product_error(method, low, high):
     assert error.mean() == pytest.approx(mean, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("method", "low", "high"),
-    [("mitchell", 0.0, 1 / 8), ("zero-bias", -0.0580, 0.0664), ("minimax", -0.0695, 0.0695)],
-)
-def test_range_and_mean_of_the_quotient_error(method, low, high):
-    """Bounds of the specification, section 3.3; the names use the quotient's own offsets."""
+@pytest.mark.parametrize("method", mitchell.methods())
+def test_range_and_mean_of_the_quotient_error(method):
+    """The extremes -d/(1+d) and (3-d)^2/8 - 1, the means, and what the names promise."""
+    d = mitchell._NAMED[method][1] * 2.0**-23
+    low, high = -d / (1 + d), (3 - d) ** 2 / 8 - 1
     x = 1 + (2 * np.arange(1024) + 1) / 2048
     a, b = x[:, None], x[None, :]
     error = mitchell.divide(a, b, method=method) / (a / b) - 1
-    if method != "zero-bias":  # the specification gives its d and its mean, not its range
-        assert low - 1e-4 <= error.min() <= low + 2 * 2**-11
-        assert high - 2 * 2**-11 <= error.max() <= high + 1e-4
-    mean = {"mitchell": 0.04101803, "zero-bias": 0.0}.get(method)
-    if mean is not None:
-        assert error.mean() == pytest.approx(mean, abs=1e-5)
+    # An extreme lies in one cell of the grid, and the error's slope is at most 1 in x and in y.
+    assert low <= error.min() <= low + 2 * 2**-11
+    assert high - 2 * 2**-11 <= error.max() <= high
+    mean = {"mitchell": np.log(2) / 2 - 11 / 36, "zero-bias": 0.0, "minimax": -0.0115829}[method]
+    # The midpoint rule on cells of 2^-10: the kinks along x - y = d contribute 2^-20 relative.
+    assert error.mean() == pytest.approx(mean, abs=2e-6)
+    if method == "minimax":
+        assert high == pytest.approx(-low, abs=2**-22)
 
 
 @given(st.data())
@@ -437,7 +438,7 @@ F32 = np.ones((2, 3), np.float32)
         (
             lambda out: mitchell.multiply(F32, F32, method="Mitchell", out=out),
             ValueError,
-            r"^multiply: `method` must be a Mitchell object or one of 'mitchell', .* got 'Mitchell'$",
+            r"^multiply: `method` must be a Mitchell object or one of .*, got 'Mitchell'$",
         ),
         (
             lambda out: mitchell.divide(F32, F32, method=0.5, out=out),

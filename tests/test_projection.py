@@ -16,9 +16,10 @@ import textwrap
 import ml_dtypes
 import numpy as np
 import pytest
-import slipstick
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import slipstick
 from slipstick import _cpu, projection, reference
 
 KINDS = ["rademacher", "gaussian"]

@@ -9,8 +9,9 @@ import threading
 
 import numpy as np
 import pytest
-import slipstick
 import threadpoolctl
+
+import slipstick
 from slipstick import mitchell
 
 RNG = np.random.default_rng(0)
@@ -37,8 +38,14 @@ def test_setting_and_getting():
 
 @pytest.mark.parametrize(
     ("count", "error", "got"),
-    [(0, ValueError, "0"), (-1, ValueError, "-1"), (1025, ValueError, "1025")]
-    + [(2**70, ValueError, str(2**70)), (2.0, TypeError, "float"), (True, TypeError, "bool")],
+    [
+        (0, ValueError, "0"),
+        (-1, ValueError, "-1"),
+        (1025, ValueError, "1025"),
+        (2**70, ValueError, str(2**70)),
+        (2.0, TypeError, "float"),
+        (True, TypeError, "bool"),
+    ],
 )
 def test_refused_counts(count, error, got):
     before = slipstick.get_num_threads()

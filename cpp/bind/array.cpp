@@ -87,9 +87,11 @@ std::optional<Dtype> dlpack_dtype(dlpack::DataType type) {
     }
 }
 
-// Whether an attribute, or a method called without arguments, says yes; an object without it says no.
+// Whether an attribute, or a method called without arguments, says yes; an object without it says
+// no.
 bool says(py::handle object, const char* name) {
-    const auto value = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object.ptr(), name));
+    const auto value =
+        py::reinterpret_steal<py::object>(PyObject_GetAttrString(object.ptr(), name));
     if (!value) {
         PyErr_Clear();
         return false;
@@ -183,7 +185,8 @@ bool Array::load_exchange(py::handle object) {
     dlpack::DLTensor view{};
     bool dense = !says(object, "is_sparse") && !says(object, "is_neg");
     if (dense && api->tensor_from_py_object(object.ptr(), &view) != 0) {
-        PyErr_Clear();  // a wrapper without memory of its own: vmap, functionalised or compressed tensors
+        PyErr_Clear();  // a wrapper without memory of its own: vmap, functionalised or compressed
+                        // tensors
         dense = false;
     }
     if (!dense) {

@@ -1,4 +1,5 @@
 // _cpu: what this file holds is the list of what the module offers.
+#include "bind/attention.hpp"
 #include "bind/mitchell.hpp"
 #include "bind/projection.hpp"
 #include "core/error.hpp"
@@ -49,6 +50,7 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
     slipstick::cpu::init_level_from_environment();
     slipstick::cpu::init_threads_from_environment();
     bind_core(module);
+    slipstick::bind::bind_attention(module);
     slipstick::bind::bind_mitchell(module);
     slipstick::bind::bind_projection(module);
 }

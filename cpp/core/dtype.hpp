@@ -67,8 +67,9 @@ constexpr int64_t item_size(Dtype dtype) {
     return sizes[static_cast<int>(dtype)];
 }
 
-// --- Dispatch
-// ------------------------------------------------------------------------------------- A table of
+// --- Dispatch ---
+
+// A table of
 // functions by dtype; null where a type is not offered. A level file builds it once, at compile
 // time:  make_per_dtype<Fn, float, double>([]<class T>() { return &kernel<T>; }).
 template <class Fn>
@@ -94,8 +95,8 @@ decltype(auto) dispatch(Dtype dtype, F&& f) {
     return f.template operator()<First>();
 }
 
-// --- 16-bit floats
-// ----------------------------------------------------------------------------------
+// --- 16-bit floats ---
+
 namespace bits {
 
 SLIPSTICK_HD uint32_t of(float value) {

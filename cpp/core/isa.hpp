@@ -8,10 +8,10 @@
 
 // The list of levels, lowest first; CMakeLists.txt holds the flags of each.
 #if defined(__x86_64__)
-#define SLIPSTICK_FOR_EACH_LEVEL(X, ...)                              \
-    X(v2 __VA_OPT__(, ) __VA_ARGS__)                                  \
-    X(v3 __VA_OPT__(, ) __VA_ARGS__) X(v4 __VA_OPT__(, ) __VA_ARGS__) \
-        X(v4_bf16 __VA_OPT__(, ) __VA_ARGS__)
+#define SLIPSTICK_FOR_EACH_LEVEL(X, ...) \
+    X(v2 __VA_OPT__(, ) __VA_ARGS__)     \
+    X(v3 __VA_OPT__(, ) __VA_ARGS__)     \
+    X(v4 __VA_OPT__(, ) __VA_ARGS__) X(v4_bf16 __VA_OPT__(, ) __VA_ARGS__)
 #else
 #define SLIPSTICK_FOR_EACH_LEVEL(X, ...) X(baseline __VA_OPT__(, ) __VA_ARGS__)
 #endif

@@ -41,9 +41,9 @@ void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& pr
     const int64_t rows_super = std::min(kRowSuper, round_up(problem.rows, kernel.tile_rows));
     const int64_t columns_super =
         std::min(kColumnSuper, round_up(problem.columns, kernel.tile_columns));
+    const int64_t packed_blocks = std::clamp<int64_t>(blocks.count(), 1, kDepthBlocksPacked);
     const int64_t pack_columns =
         problem.pack_columns > 0 ? problem.pack_columns : kernel.tile_columns;
-    const int64_t packed_blocks = std::min(kDepthBlocksPacked, blocks.count());
     const int64_t right_block_bytes = columns_super * kDepthBlock * kernel.right_bytes;
     const Scratch right(packed_blocks * right_block_bytes);
     const Scratch acc(round_up(rows_super, kRowBlock) * columns_super * kernel.acc_bytes);

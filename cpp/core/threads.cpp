@@ -54,7 +54,8 @@ struct Job {
         const DefaultFloatEnvironment environment;
         for (int64_t chunk; (chunk = next.fetch_add(1, std::memory_order_relaxed)) < chunks;) {
             try {
-                body(chunk * grain, std::min(n, (chunk + 1) * grain));
+                const int64_t begin = chunk * grain;
+                body(begin, begin + std::min(grain, n - begin));
             } catch (...) {
                 const std::lock_guard lock(error_mutex);
                 if (chunk < error_chunk) {
@@ -168,7 +169,7 @@ std::atomic<int> thread_count{affinity_count()};
 
 void parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {
     if (n <= 0) return;
-    Job job{body, n, grain, (n + grain - 1) / grain};
+    Job job{body, n, grain, (n - 1) / grain + 1};
     const int64_t threads = in_parallel_region ? 1 : num_threads();
     const auto helpers = static_cast<int>(std::min(threads, job.chunks) - 1);
     if (helpers < 1) {

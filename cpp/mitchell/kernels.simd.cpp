@@ -10,7 +10,9 @@ namespace {
 using mitchell::Constants;
 using slipstick::mitchell::divide_bits;
 using slipstick::mitchell::Format;
+using slipstick::mitchell::is_special;
 using slipstick::mitchell::multiply_bits;
+using slipstick::mitchell::multiply_finite_bits;
 using slipstick::mitchell::multiply_integers;
 using slipstick::mitchell::Wider;
 
@@ -44,20 +46,27 @@ struct PatternOf<double> {
 template <class T>
 using Pattern = typename PatternOf<T>::type;
 
-// --- Elementwise
-// ---------------------------------------------------------------------------------------
+// --- Elementwise ---
+
 struct Multiply {
-    template <class T, class U>
-    SLIPSTICK_INLINE static U apply(U a, U b, uint64_t c) {
-        using Lane = Pattern<T>;
-        return multiply_bits<false>(a, b, static_cast<Lane>(c), format<T, Lane>());
+    template <class T, class Lane>
+    SLIPSTICK_INLINE static Lane apply(Lane a, Lane b, Lane c) {
+        return multiply_bits(a, b, c, format<T, Lane>());
+    }
+    // Infinities and NaNs are rare: a test of the whole vector costs 4 instructions, handling
+    // them 15.
+    template <class T, class Lane>
+    SLIPSTICK_INLINE static Vec<Lane> apply(Vec<Lane> a, Vec<Lane> b, Lane c) {
+        constexpr Format<Lane> f = format<T, Lane>();
+        if (any(is_special(a, f) | is_special(b, f))) [[unlikely]]
+            return multiply_bits(a, b, c, f);
+        return multiply_finite_bits(a, b, c, f);
     }
 };
 struct Divide {
-    template <class T, class U>
-    SLIPSTICK_INLINE static U apply(U a, U b, uint64_t c) {
-        using Lane = Pattern<T>;
-        return divide_bits(a, b, static_cast<Lane>(c), format<T, Lane>());
+    template <class T, class Lane, class U>
+    SLIPSTICK_INLINE static U apply(U a, U b, Lane c) {
+        return divide_bits(a, b, c, format<T, Lane>());
     }
 };
 
@@ -66,6 +75,7 @@ void elementwise(const Strip& strip, const Constants& constants) {
     using Lane = Pattern<T>;
     using V = Vec<Lane>;
     constexpr int lanes = kLanes<Lane>;
+    const auto c = static_cast<Lane>(constants.c);
     const auto* a = static_cast<const Lane*>(strip.data[1]);
     const auto* b = static_cast<const Lane*>(strip.data[2]);
     auto* out = static_cast<Lane*>(strip.target());
@@ -77,12 +87,12 @@ void elementwise(const Strip& strip, const Constants& constants) {
         for (; i + lanes <= strip.count; i += lanes) {
             const V left = a_stride == 1 ? load<V>(a + i) : a_value;
             const V right = b_stride == 1 ? load<V>(b + i) : b_value;
-            store(out + i, Operation::template apply<T>(left, right, constants.c));
+            store(out + i, Operation::template apply<T, Lane>(left, right, c));
         }
     }
     for (; i < strip.count; ++i) {
         out[i * out_stride] =
-            Operation::template apply<T>(a[i * a_stride], b[i * b_stride], constants.c);
+            Operation::template apply<T, Lane>(a[i * a_stride], b[i * b_stride], c);
     }
 }
 
@@ -97,8 +107,9 @@ void multiply_integer_strip(const Strip& strip, const Constants& constants) {
     }
 }
 
-// --- Matrix products
-// ----------------------------------------------------------------------------------- The value of
+// --- Matrix products ---
+
+// The value of
 // a 16-bit product that lies in a 32-bit lane. Products are never subnormal: a normal one only
 // needs its exponent's bias changed, by an exact multiplication with 2^112.
 SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, BFloat16) {
@@ -129,8 +140,10 @@ struct FloatMac {
     Constants constants;
 
     SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Left left, Vec<Right> right) const {
-        const Vec<Lane> bits = multiply_bits<finite>(
-            broadcast(left), right, static_cast<Lane>(constants.c), format<T, Lane>());
+        const auto c = static_cast<Lane>(constants.c);
+        const Vec<Lane> bits =
+            finite ? multiply_finite_bits(broadcast(left), right, c, format<T, Lane>())
+                   : multiply_bits(broadcast(left), right, c, format<T, Lane>());
         return acc + product_value(bits, T{});
     }
 };

@@ -84,8 +84,9 @@ void elementwise(const PerDtype<ElementwiseFn>& table, const ConstTensor& a, con
                    [&](const Strip& strip) { kernel(strip, method_constants); });
 }
 
-// --- Matrix products
-// ----------------------------------------------------------------------------------- The last two
+// --- Matrix products ---
+
+// The last two
 // axes of an operand as a matrix, a missing one as an axis of length 1.
 Matrix matrix_of(const ConstTensor& tensor, bool vector_is_row) {
     const int rank = tensor.rank;

@@ -30,35 +30,62 @@ template <class Lane>
 inline constexpr Format<Lane> kFormat64{0x8000000000000000, 0x7ff0000000000000, 0x0010000000000000,
                                         0x3ff0000000000000, 0x7ff8000000000000, 52};
 
-// Below, U is Lane or a compiler vector of Lane: both know ?: and the operators.
+// Below, U is Lane or a compiler vector of Lane: both know ?: and the operators. Magnitudes leave
+// the top bit of a lane clear, so they may be compared as signed numbers, which is one instruction
+// on every level.
+template <class U>
+SLIPSTICK_HD auto as_signed(U value) {
+    if constexpr (std::is_integral_v<U>) {
+        return static_cast<std::make_signed_t<U>>(value);
+    } else {
+        return (decltype(value < value))value;
+    }
+}
 
-// The bits of a (x) b: magnitudes a + b - c, where c is 1.0 less the method's offset. With `finite`
-// the caller promises that neither operand is infinite or NaN.
-template <bool finite, class Lane, class U>
+template <class Lane, class U>
+SLIPSTICK_HD U magnitude_of(U bits, const Format<Lane>& f) {
+    return static_cast<U>(bits & static_cast<Lane>(f.sign - 1));
+}
+
+// Infinite or NaN.
+template <class Lane, class U>
+SLIPSTICK_HD auto is_special(U bits, const Format<Lane>& f) {
+    return as_signed(magnitude_of(bits, f)) >= as_signed(f.infinity);
+}
+
+// The bits of a (x) b for numbers that are neither infinite nor NaN: magnitudes a + b - c, where c
+// is 1.0 less the method's offset.
+template <class Lane, class U>
+SLIPSTICK_HD U multiply_finite_bits(U a, U b, Lane c, const Format<Lane>& f) {
+    const U zero{};
+    const auto sign = static_cast<U>((a ^ b) & f.sign);
+    const U magnitude_a = magnitude_of(a, f);
+    const U magnitude_b = magnitude_of(b, f);
+    // Two magnitudes fill the lane and no more, so the sum is clamped before c is taken off: what
+    // overflows becomes infinity, and what is below 1.0 * c turns negative and is flushed with the
+    // subnormals.
+    const auto sum = static_cast<U>(magnitude_a + magnitude_b);
+    const U highest = zero + static_cast<Lane>(c + f.infinity);
+    const auto magnitude = static_cast<U>((sum < highest ? sum : highest) - c);
+    const U smaller = magnitude_a < magnitude_b ? magnitude_a : magnitude_b;
+    const auto flushed = (as_signed(magnitude) < as_signed(f.smallest)) |
+                         (as_signed(smaller) < as_signed(f.smallest));
+    return (flushed ? zero : magnitude) | sign;
+}
+
+// The same for any operands.
+template <class Lane, class U>
 SLIPSTICK_HD U multiply_bits(U a, U b, Lane c, const Format<Lane>& f) {
     const U zero{};
-    const U infinity = zero + f.infinity;
-    const auto sign = static_cast<U>((a ^ b) & f.sign);
-    const auto magnitude_a = static_cast<U>(a & static_cast<Lane>(f.sign - 1));
-    const auto magnitude_b = static_cast<U>(b & static_cast<Lane>(f.sign - 1));
-    // Two magnitudes fill the lane and no more; the limits are moved up by c instead of the sum
-    // down.
-    const auto sum = static_cast<U>(magnitude_a + magnitude_b);
-    const auto lowest = static_cast<Lane>(c + f.smallest);
-    const auto highest = static_cast<Lane>(c + f.infinity);
-    const auto difference = static_cast<U>(sum - c);
-    U magnitude = sum < lowest ? zero : (sum >= highest ? infinity : difference);
+    const U magnitude_a = magnitude_of(a, f);
+    const U magnitude_b = magnitude_of(b, f);
     const auto is_zero = (magnitude_a < f.smallest) | (magnitude_b < f.smallest);
-    if constexpr (finite) {
-        return (is_zero ? zero : magnitude) | sign;
-    } else {
-        const auto is_infinite = (magnitude_a == f.infinity) | (magnitude_b == f.infinity);
-        const auto is_nan =
-            (magnitude_a > f.infinity) | (magnitude_b > f.infinity) | (is_infinite & is_zero);
-        magnitude = is_infinite ? infinity : magnitude;
-        const auto signed_result = static_cast<U>((is_zero ? zero : magnitude) | sign);
-        return is_nan ? zero + f.nan : signed_result;
-    }
+    const auto is_infinite = (magnitude_a == f.infinity) | (magnitude_b == f.infinity);
+    const auto is_nan =
+        (magnitude_a > f.infinity) | (magnitude_b > f.infinity) | (is_infinite & is_zero);
+    const auto infinity = static_cast<U>((zero + f.infinity) | ((a ^ b) & f.sign));
+    const U result = is_infinite ? infinity : multiply_finite_bits(a, b, c, f);
+    return is_nan ? zero + f.nan : result;
 }
 
 // The bits of a / b: magnitudes a - b + c.
@@ -67,8 +94,8 @@ SLIPSTICK_HD U divide_bits(U a, U b, Lane c, const Format<Lane>& f) {
     const U zero{};
     const U infinity = zero + f.infinity;
     const auto sign = static_cast<U>((a ^ b) & f.sign);
-    const auto magnitude_a = static_cast<U>(a & static_cast<Lane>(f.sign - 1));
-    const auto magnitude_b = static_cast<U>(b & static_cast<Lane>(f.sign - 1));
+    const U magnitude_a = magnitude_of(a, f);
+    const U magnitude_b = magnitude_of(b, f);
     const auto raised = static_cast<U>(magnitude_a + c);  // below three quarters of the lane
     const auto difference = static_cast<U>(raised - magnitude_b);
     const auto too_small = raised < static_cast<U>(magnitude_b + f.smallest);
@@ -86,8 +113,8 @@ SLIPSTICK_HD U divide_bits(U a, U b, Lane c, const Format<Lane>& f) {
     return is_nan ? zero + f.nan : signed_result;
 }
 
-// --- Integers
-// ----------------------------------------------------------------------------------------
+// --- Integers ---
+
 template <class T>
 struct WiderOf;
 #define SLIPSTICK_WIDER(narrow, wide) \

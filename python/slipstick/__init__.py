@@ -1,19 +1,25 @@
 """Numeric kernels that run on logarithms.
 
 `slipstick.mitchell` multiplies by adding piecewise-linear logarithms.
+`slipstick.attention` and `slipstick.softmax` keep the entropy where it is when the length changes.
 `slipstick.projection` projects by a random matrix that is never stored.
 """
 
-from slipstick import mitchell, projection
+from slipstick import mitchell, projection, scales
+from slipstick._attention import AttentionStats, attention, softmax
 from slipstick._runtime import get_isa, get_num_threads, set_isa, set_num_threads
 from slipstick._version import __version__
 
 __all__ = [
+    "AttentionStats",
     "__version__",
+    "attention",
     "get_isa",
     "get_num_threads",
     "mitchell",
     "projection",
+    "scales",
     "set_isa",
     "set_num_threads",
+    "softmax",
 ]

@@ -1,4 +1,4 @@
-"""The frameworks whose arrays slipstick takes: how each one makes the array that a result goes into."""
+"""The frameworks whose arrays slipstick takes, and how each one makes an array for a result."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Framework(NamedTuple):
     finish : callable
         Turns the filled array into what the caller gets.
     mutable : bool
-        Whether the framework's arrays may be written to. The results of one whose arrays may not are
-        computed in NumPy's memory and handed over by `finish`.
+        Whether the framework's arrays may be written to. The results of one whose arrays may not
+        are computed in NumPy's memory and handed over by `finish`.
     """
 
     empty: Empty

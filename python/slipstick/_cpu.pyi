@@ -24,6 +24,24 @@ def project(
     out: Any,
     empty: Empty,
 ) -> Any: ...
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    law: str,
+    scale: Any,
+    causal: bool,
+    left: int,
+    right: int,
+    key_lengths: Any,
+    mask: Any,
+    softcap: float,
+    n_keys: Any,
+    return_stats: bool,
+    out: Any,
+    empty: Empty,
+) -> tuple[Any, Any, Any, Any]: ...
+def softmax(scores: Any, law: str, scale: Any, axis: int, out: Any, empty: Empty) -> Any: ...
 def projection_block(
     kind: str, seed: int, first_row: int, first_column: int, scale: float, out: Any
 ) -> None: ...

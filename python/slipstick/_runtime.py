@@ -10,8 +10,8 @@ __all__ = ["get_isa", "get_num_threads", "set_isa", "set_num_threads"]
 def get_num_threads() -> int:
     """Return how many threads a call may use.
 
-    The default is SLIPSTICK_NUM_THREADS, else OMP_NUM_THREADS, else the number of processors that the
-    process may run on. Results do not depend on it.
+    The default is SLIPSTICK_NUM_THREADS, else OMP_NUM_THREADS, else the number of processors that
+    the process may run on. Results do not depend on it.
     """
     return _cpu.get_num_threads()
 
@@ -49,8 +49,8 @@ def set_isa(level: str) -> None:
     Parameters
     ----------
     level : str
-        One of the levels that this machine runs (`slipstick info` lists them). The x86-64 levels carry
-        the names of the psABI; "v4_bf16" is v4 with AVX512_BF16 and AVX512_VNNI.
+        One of the levels that this machine runs (`slipstick info` lists them). The x86-64 levels
+        carry the names of the psABI; "v4_bf16" is v4 with AVX512_BF16 and AVX512_VNNI.
 
     Raises
     ------

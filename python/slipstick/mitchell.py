@@ -1,9 +1,9 @@
-"""Mitchell's approximate multiplication: products and quotients by adding piecewise-linear logarithms.
+"""Mitchell's approximate multiplication: products by adding piecewise-linear logarithms.
 
 J. N. Mitchell, "Computer Multiplication and Division Using Binary Logarithms", IRE Transactions on
 Electronic Computers EC-11(4), 1962. A number ``2**k * (1 + x)`` has the approximate logarithm
-``k + x``, which is its own bit pattern, so that a product is one integer addition. The relative error
-of a product lies between -1/9 and 0, that of a quotient between 0 and +1/8.
+``k + x``, which is its own bit pattern, so that a product is one integer addition. The relative
+error of a product lies between -1/9 and 0, that of a quotient between 0 and +1/8.
 
 This is a simulator: on a CPU or GPU the exact product is never slower. Subnormal operands count as
 zero, and results below the normal range are flushed to zero.
@@ -30,7 +30,8 @@ class Mitchell:
     bias : float, optional
         The offset d, ``0 <= d < 1``, in ``1 + x + y + d`` (product) and ``x - y - d`` (quotient).
         None, the default, means 0: the method of 1962. In a format with m fraction bits it becomes
-        ``round(d * 2**m)`` units of the bit pattern; integer products are the floor of the exact rational.
+        ``round(d * 2**m)`` units of the bit pattern; integer products are the floor of the exact
+        rational.
 
     Examples
     --------
@@ -55,12 +56,14 @@ class Mitchell:
             raise ValueError(f"Mitchell: `bias` must be at least 0 and less than 1, got {bias}")
 
 
-# Offsets of the named methods in units of 2**-23: for products (spec: 0x3F800000 less the constant) and
-# for quotients, whose errors have another shape and so other constants.
+# Offsets of the named methods in units of 2**-23, for products and for quotients. The product's are
+# those of the public table of constants 0x3F78C094 and 0x3F772FAD. A quotient's error has another
+# shape: there the mean vanishes at d = 0.0579951, and the extremes -d/(1+d) and (3-d)**2/8 - 1
+# balance at the root of d**3 - 5 d**2 - 13 d + 1 = 0, d = 0.0748032.
 _NAMED = {
     "mitchell": (0, 0),
-    "zero-bias": (0x3F800000 - 0x3F78C094, 486_800),
-    "minimax": (0x3F800000 - 0x3F772FAD, 627_200),
+    "zero-bias": (0x3F800000 - 0x3F78C094, 486_498),
+    "minimax": (0x3F800000 - 0x3F772FAD, 627_494),
 }
 
 
@@ -92,8 +95,8 @@ def multiply(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = 
     Parameters
     ----------
     a, b : array
-        Operands of one dtype: float32, float64, float16, bfloat16, int8, int16, int32, uint8, uint16 or
-        uint32. Shapes broadcast as in NumPy.
+        Operands of one dtype: float32, float64, float16, bfloat16, int8, int16, int32, uint8,
+        uint16 or uint32. Shapes broadcast as in NumPy.
     method : str or Mitchell
         One of `methods()`, or a `Mitchell` object.
     out : array, optional
@@ -102,8 +105,8 @@ def multiply(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = 
     Returns
     -------
     array
-        In the framework of `a`, or `out`. Floats keep their dtype; an integer product has the next wider
-        dtype of the same signedness, and saturates there if an offset carries it beyond.
+        In the framework of `a`, or `out`. Floats keep their dtype; an integer product has the next
+        wider dtype of the same signedness, and saturates there if an offset carries it beyond.
 
     Raises
     ------
@@ -112,8 +115,8 @@ def multiply(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = 
 
     Notes
     -----
-    NaN gives the quiet NaN; infinity times zero (a subnormal counts as zero) is NaN; results below the
-    normal range are zero with the product's sign, above it infinity.
+    NaN gives the quiet NaN; infinity times zero (a subnormal counts as zero) is NaN; results below
+    the normal range are zero with the product's sign, above it infinity.
 
     Examples
     --------
@@ -135,7 +138,7 @@ def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = No
         Dividend and divisor of one dtype: float32, float64, float16 or bfloat16. Shapes broadcast.
     method : str or Mitchell
         "mitchell": relative error in [0, 1/8]. "zero-bias": no mean error for uniform mantissas.
-        "minimax": +-6.95 %. The offsets behind the last two are the quotient's own.
+        "minimax": +-6.96 %. The offsets behind the last two are the quotient's own.
     out : array, optional
         Where to write; of the result's shape and dtype. It may be `a` or `b` itself.
 
@@ -151,8 +154,8 @@ def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = No
 
     Notes
     -----
-    x/0 is infinity with the quotient's sign, x/inf is zero, 0/0 and inf/inf are NaN; subnormal operands
-    count as zero.
+    x/0 is infinity with the quotient's sign, x/inf is zero, 0/0 and inf/inf are NaN; subnormal
+    operands count as zero.
 
     Examples
     --------
@@ -189,23 +192,23 @@ def matmul(
     method : str or Mitchell
         One of `methods()`, or a `Mitchell` object.
     correction : None, "gain" or float
-        A factor for the result: "gain" is the inverse of the method's mean gain, 27/26 for plain Mitchell;
-        a float is the factor itself. Floating-point operands only.
+        A factor for the result: "gain" is the inverse of the method's mean gain, 27/26 for plain
+        Mitchell; a float is the factor itself. Floating-point operands only.
     out : array, optional
         Where to write; of the result's shape and dtype, sharing no memory with `a` or `b`.
 
     Returns
     -------
     array of shape (..., m, n)
-        In the framework of `a`, or `out`. float32, float16 and bfloat16 are summed in float32, float64 in
-        float64, and rounded once. Integer sums are exact: int32 or uint32 for 8-bit operands, else int64 or
-        uint64.
+        In the framework of `a`, or `out`. float32, float16 and bfloat16 are summed in float32,
+        float64 in float64, and rounded once. Integer sums are exact: int32 or uint32 for 8-bit
+        operands, else int64 or uint64.
 
     Raises
     ------
     TypeError, ValueError
-        For operands, a method, a correction or an `out` that do not fit, and for integers whose sums could
-        overflow; nothing is written then.
+        For operands, a method, a correction or an `out` that do not fit, and for integers whose
+        sums could overflow; nothing is written then.
 
     Examples
     --------
@@ -227,7 +230,7 @@ def _multiplier(a: Any, bias: float, correction: str | float | None) -> float:
         return 1.0
     if "int" in str(getattr(a, "dtype", "")):
         raise ValueError(f"matmul: `correction` must be None for integers, got {correction!r}")
-    if correction == "gain":
+    if isinstance(correction, str) and correction == "gain":
         return 1 / _gain(bias)
     if isinstance(correction, (int, float)) and not isinstance(correction, bool):
         if math.isfinite(correction):

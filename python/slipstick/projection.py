@@ -70,10 +70,12 @@ def project(
     TypeError, ValueError
         For arguments that do not fit; nothing is written then.
 
-    Notes ----- A result depends on neither threads, instruction set nor batch, to the last bit:
-    within each block of 256 features (by global index) a sum is one chain of fused multiply-adds,
-    and the blocks are added in order. Source: D. Achlioptas, "Database-friendly random
-    projections", 2003, for random signs.
+    Notes
+    -----
+    A result depends on neither threads, instruction set nor batch, to the last bit: within each
+    block of 256 features (by global index) a sum is one chain of fused multiply-adds, and the
+    blocks are added in order. Source: D. Achlioptas, "Database-friendly random projections", 2003,
+    for random signs.
 
     Examples
     --------
@@ -189,10 +191,12 @@ def min_dim(
     TypeError, ValueError
         For arguments outside these bounds; delta=None knows "all_pairs" and "squared" alone.
 
-    Notes ----- With `delta` the result is the smallest k for which the union bound over the pairs
-    holds with the chi-square law of ``k |y|**2 / |x|**2``, exact for "gaussian" and an
-    approximation for other kinds. Source of the classical bound: S. Dasgupta and A. Gupta, "An
-    elementary proof of a theorem of Johnson and Lindenstrauss", 2003.
+    Notes
+    -----
+    With `delta` the result is the smallest k for which the union bound over the pairs holds with
+    the chi-square law of ``k |y|**2 / |x|**2``, exact for "gaussian" and an approximation for other
+    kinds. Source of the classical bound: S. Dasgupta and A. Gupta, "An elementary proof of a
+    theorem of Johnson and Lindenstrauss", 2003.
 
     Examples
     --------

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slipstick._chi2 import smallest_k
+from slipstick._gaussian import fma, gaussian_from_bits
 from slipstick.scales import LogN, Scale
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "divide",
     "fma",
     "gain",
+    "gaussian_from_bits",
     "matmul",
     "min_dim",
     "multiply",
@@ -425,6 +427,7 @@ _PHILOX_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _PHILOX_INCREMENTS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
 _LOW = np.uint64(0xFFFFFFFF)
 _RADEMACHER_TAG = 0x52414400
+_GAUSSIAN_TAG = 0x47415500
 
 
 def philox4x32(counter: ArrayLike, key: ArrayLike) -> NDArray[np.uint32]:
@@ -471,7 +474,8 @@ def block(
     """Return any (rows, cols) of the random matrix A, times 1/sqrt(n_components) if it is given.
 
     Row i is a component, column j a feature; every entry is a function of (seed, i, j) alone.
-    "rademacher": 1 - 2 * bit, one bit an entry.
+    "rademacher": 1 - 2 * bit, one bit an entry. "gaussian": `gaussian_from_bits`, one word an
+    entry.
 
     >>> block("rademacher", 7, slice(0, 8), slice(0, 1))[:, 0].astype(int).tolist()
     [-1, -1, 1, 1, -1, 1, -1, -1]
@@ -481,8 +485,10 @@ def block(
         words = _words(_RADEMACHER_TAG, seed, i >> np.uint64(5), j)
         bits = (words >> (i & np.uint64(31)).astype(np.uint32)[:, np.newaxis]) & 1
         entries = 1.0 - 2.0 * bits
+    elif kind == "gaussian":
+        entries = gaussian_from_bits(_words(_GAUSSIAN_TAG, seed, i, j)).astype(np.float64)
     else:
-        raise ValueError(f'block: `kind` must be "rademacher", got {kind!r}')
+        raise ValueError(f'block: `kind` must be "rademacher" or "gaussian", got {kind!r}')
     return np.asarray(entries if n_components is None else entries / np.sqrt(n_components))
 
 
@@ -538,28 +544,3 @@ def min_dim(
         return smallest_k(low, high, delta / pairs) if pairs else 1
 
     return np.asarray(np.frompyfunc(exact, 3, 1)(n_samples, eps, delta)).astype(np.int64)
-
-
-def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float32]:
-    """Return a * b + c in float32, rounded once.
-
-    The product of two float32 numbers is exact in float64. Its sum with c is rounded to odd there:
-    an inexact sum becomes the neighbour whose last bit is 1, which is never halfway between two
-    float32 numbers, so the second rounding, to float32, goes the way the exact sum would have gone
-    (Boldo and Melquiond 2008; 24 + 2 bits would be enough).
-
-    >>> float(fma(np.float32(1 + 2**-23), np.float32(1 - 2**-23), np.float32(-1))) == -(2.0**-46)
-    True
-    """
-    a, b, c = (np.asarray(x, dtype=np.float32).astype(np.float64) for x in (a, b, c))
-    with np.errstate(invalid="ignore", over="ignore"):
-        product = np.asarray(a * b)
-        total = np.asarray(product + c)
-        # Knuth's two-sum: total + error == product + c exactly.
-        part = total - product
-        error = (product - (total - part)) + (c - part)
-        even = total.view(np.int64) & 1 == 0
-        towards = np.where(error > 0, np.inf, -np.inf)
-        inexact = np.isfinite(total) & (error != 0)
-        total = np.where(inexact & even, np.nextafter(total, towards), total)
-        return total.astype(np.float32)

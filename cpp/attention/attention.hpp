@@ -1,0 +1,64 @@
+// Entropy-invariant attention on the CPU; README.md beside this file explains the family. Every
+// function comes in two parts: result_of_* checks all arguments, data of key_lengths and n_keys
+// included, and says what the result looks like; the function itself computes into `out` (checked
+// by check_out).
+#pragma once
+
+#include "core/result.hpp"
+#include "core/tensor.hpp"
+
+namespace slipstick::cpu::attention {
+
+// The law from n, the number of keys that a row may attend, to lambda, the factor on its scores.
+// One row of float64 parameters a head, or one for all:
+//   kAffineLog    lambda = p0 ln n + p1
+//   kClippedLog   lambda = max(p0 ln n, p1)
+//   kTemperature  lambda = p3 (1 + p0 ln(1 + floor((n - 1 + p2) / p1)))
+//   kGiven        lambda = values, of any float type and broadcastable to the rows
+enum class Law { kAffineLog, kClippedLog, kTemperature, kGiven };
+
+struct Scale {
+    Law law;
+    ConstTensor values;
+};
+
+inline constexpr int64_t kOpen = -1;  // a side of a window without a limit
+
+struct Options {
+    Scale scale;
+    bool causal = false;
+    int64_t left = kOpen;
+    int64_t right = kOpen;
+    const ConstTensor* key_lengths = nullptr;
+    const ConstTensor* mask = nullptr;
+    const ConstTensor* n_keys = nullptr;
+    double softcap = 0;  // 0: none
+};
+
+// (batch, heads, queries, dim), (batch, kv_heads, keys, dim) and (batch, kv_heads, keys, dim_v);
+// tensors of rank 2 or 3 lack leading axes.
+struct Inputs {
+    ConstTensor query;
+    ConstTensor key;
+    ConstTensor value;
+};
+
+// Per row: natural log-sum-exp and maximum of the scores, entropy of the weights in nats.
+struct Stats {
+    Tensor lse;
+    Tensor entropy;
+    Tensor max_logit;
+};
+
+ResultSpec result_of_attention(const Inputs& inputs, const Options& options);
+// The shape and dtype of each of the statistics, for inputs that result_of_attention has accepted.
+ResultSpec result_of_stats(const Inputs& inputs);
+// `stats` may be null.
+void attention(const Inputs& inputs, const Options& options, const Tensor& out, const Stats* stats);
+
+// softmax(lambda * scores) along `axis`, where n is the number of scores above -inf. `out` may be
+// `scores`.
+ResultSpec result_of_softmax(const ConstTensor& scores, const Scale& scale, int64_t axis);
+void softmax(const ConstTensor& scores, const Scale& scale, int64_t axis, const Tensor& out);
+
+}  // namespace slipstick::cpu::attention

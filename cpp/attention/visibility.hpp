@@ -1,0 +1,77 @@
+// Which keys a row sees, and how many: n_i.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "attention/attention.hpp"
+#include "attention/view.hpp"
+
+namespace slipstick::cpu::attention {
+
+// The sizes of one call.
+struct Shape {
+    int64_t batch;
+    int64_t heads;
+    int64_t kv_heads;
+    int64_t queries;
+    int64_t keys;
+    int64_t dim;
+    int64_t dim_v;
+
+    int64_t group() const { return kv_heads == 0 ? 1 : heads / kv_heads; }
+};
+
+// The sizes of inputs that result_of_attention has accepted.
+Shape shape_of(const Inputs& inputs);
+
+struct KeyRange {  // first <= j < last; empty ranges are 0, 0
+    int64_t first;
+    int64_t last;
+};
+
+int64_t integer_at(const void* data, Dtype dtype, int64_t index);
+
+class Visibility {
+public:
+    // Counts the mask, in parallel: one pass over each row of it, however many rows of scores it is
+    // broadcast to. `has_batch`: the inputs have a batch axis, so a 1-D n_keys belongs to it.
+    Visibility(const Shape& shape, bool has_batch, const Options& options);
+
+    // What length, causal order and window leave of the keys. Query i stands at key
+    // i + keys - queries.
+    KeyRange range(int64_t batch, int64_t query) const;
+
+    // The keys that the row sees, mask included.
+    int64_t visible(int64_t batch, int64_t head, int64_t query) const;
+
+    // The number that the scale uses: `n_keys` where it was given.
+    int64_t count(int64_t batch, int64_t head, int64_t query) const;
+
+    int64_t length(int64_t batch) const { return lengths_[static_cast<size_t>(batch)]; }
+    bool has_mask() const { return mask_.has_value(); }
+
+    // The mask of a row at keys `first` to `last` as what is added to scores, -inf where it hides a
+    // key, to bias[0], bias[step], ...; returns whether it shows any key.
+    template <class Acc>
+    bool fill_bias(int64_t batch, int64_t head, int64_t query, int64_t first, int64_t last,
+                   Acc* bias, int64_t step) const;
+
+private:
+    void count_mask();
+
+    Shape shape_;
+    bool causal_;
+    int64_t left_;
+    int64_t right_;
+    std::vector<int64_t> lengths_;
+    std::optional<View<4>> mask_;
+    std::optional<ConstTensor> n_keys_;
+    bool n_keys_by_query_;
+    // (batch or 1, heads or 1, queries): what is visible under the mask
+    std::vector<int64_t> mask_counts_;
+    bool counts_by_batch_ = false;
+    bool counts_by_head_ = false;
+};
+
+}  // namespace slipstick::cpu::attention

@@ -1,0 +1,114 @@
+// The attention family's functions of _cpu.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "attention/attention.hpp"
+#include "bind/call.hpp"
+#include "core/error.hpp"
+
+namespace slipstick::bind {
+
+// An argument that may be None.
+class OptionalArray {
+public:
+    OptionalArray(const char* function, const char* argument, const py::object& object) {
+        if (!object.is_none()) array_.emplace(function, argument, object);
+    }
+    const ConstTensor* tensor() const { return array_ ? &array_->tensor() : nullptr; }
+
+private:
+    std::optional<Array> array_;
+};
+
+inline cpu::attention::Law law_named(std::string_view name) {
+    using cpu::attention::Law;
+    if (name == "affine_log") return Law::kAffineLog;
+    if (name == "clipped_log") return Law::kClippedLog;
+    if (name == "temperature") return Law::kTemperature;
+    if (name == "given") return Law::kGiven;
+    refuse_value("attention", "`law` must be affine_log, clipped_log, temperature or given, got ",
+                 name);
+}
+
+inline void bind_attention(py::module_& module) {
+    namespace attention = cpu::attention;
+
+    // `law` and `scale` are Scale._lower's answer, or "given" and an array. Returns (out, lse,
+    // entropy, max_logit), the last three None unless asked for.
+    module.def(
+        "attention",
+        [](py::object query, py::object key, py::object value, std::string_view law,
+           py::object scale, bool causal, int64_t left, int64_t right, py::object key_lengths,
+           py::object mask, double softcap, py::object n_keys, bool return_stats, py::object out,
+           py::object empty) -> py::tuple {
+            const char* name = "attention";
+            const Array query_array(name, "query", query);
+            const Array key_array(name, "key", key);
+            const Array value_array(name, "value", value);
+            const Array scale_array(name, "scale", scale);
+            const OptionalArray lengths_array(name, "key_lengths", key_lengths);
+            const OptionalArray mask_array(name, "mask", mask);
+            const OptionalArray n_keys_array(name, "n_keys", n_keys);
+            const attention::Inputs inputs{query_array.tensor(), key_array.tensor(),
+                                           value_array.tensor()};
+            const attention::Options options{.scale = {law_named(law), scale_array.tensor()},
+                                             .causal = causal,
+                                             .left = left,
+                                             .right = right,
+                                             .key_lengths = lengths_array.tensor(),
+                                             .mask = mask_array.tensor(),
+                                             .n_keys = n_keys_array.tensor(),
+                                             .softcap = softcap};
+            // What is absent stands for the query: it overlaps nothing that the query does not.
+            const auto present = [&](const ConstTensor* tensor) -> const ConstTensor& {
+                return tensor != nullptr ? *tensor : inputs.query;
+            };
+            const Result result(name, out, empty, attention::result_of_attention(inputs, options),
+                                {{"query", inputs.query},
+                                 {"key", inputs.key},
+                                 {"value", inputs.value},
+                                 {"scale", options.scale.values},
+                                 {"key_lengths", present(options.key_lengths)},
+                                 {"mask", present(options.mask)},
+                                 {"n_keys", present(options.n_keys)}});
+            if (!return_stats) {
+                without_gil(
+                    [&] { attention::attention(inputs, options, result.tensor(), nullptr); });
+                return py::make_tuple(result.object(), py::none(), py::none(), py::none());
+            }
+            const ResultSpec spec = attention::result_of_stats(inputs);
+            const Result lse(name, py::none(), empty, spec, {});
+            const Result entropy(name, py::none(), empty, spec, {});
+            const Result max_logit(name, py::none(), empty, spec, {});
+            const attention::Stats stats{lse.tensor(), entropy.tensor(), max_logit.tensor()};
+            without_gil([&] { attention::attention(inputs, options, result.tensor(), &stats); });
+            return py::make_tuple(result.object(), lse.object(), entropy.object(),
+                                  max_logit.object());
+        },
+        py::arg("query"), py::arg("key"), py::arg("value"), py::arg("law"), py::arg("scale"),
+        py::arg("causal"), py::arg("left"), py::arg("right"), py::arg("key_lengths"),
+        py::arg("mask"), py::arg("softcap"), py::arg("n_keys"), py::arg("return_stats"),
+        py::arg("out"), py::arg("empty"));
+
+    module.def(
+        "softmax",
+        [](py::object scores, std::string_view law, py::object scale, int64_t axis, py::object out,
+           py::object empty) {
+            const Array scores_array("softmax", "scores", scores);
+            const Array scale_array("softmax", "scale", scale);
+            const attention::Scale lambda{law_named(law), scale_array.tensor()};
+            const Result result(
+                "softmax", out, empty,
+                attention::result_of_softmax(scores_array.tensor(), lambda, axis),
+                {{"scores", scores_array.tensor()}, {"scale", scale_array.tensor()}}, true);
+            without_gil(
+                [&] { attention::softmax(scores_array.tensor(), lambda, axis, result.tensor()); });
+            return result.object();
+        },
+        py::arg("scores"), py::arg("law"), py::arg("scale"), py::arg("axis"), py::arg("out"),
+        py::arg("empty"));
+}
+
+}  // namespace slipstick::bind

@@ -1,0 +1,295 @@
+"""Entropy-invariant attention and softmax."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from slipstick import _cpu
+from slipstick._arrays import framework_of
+from slipstick.scales import LogN, Scale
+
+__all__ = ["AttentionStats", "attention", "softmax"]
+
+_LOGN = LogN()
+_FURTHEST = 2**62  # further than any window reaches
+
+
+class AttentionStats(NamedTuple):
+    """What `attention` tells about each query row; float32, or float64 for float64 inputs.
+
+    Attributes
+    ----------
+    lse : array of shape (batch, heads, queries)
+        Natural logarithm of the sum of the exponentials of the row's scores; -inf for a row without
+        a visible key.
+    entropy : array of shape (batch, heads, queries)
+        Entropy of the row's weights, in nats; 0 for a row without a visible key.
+    max_logit : array of shape (batch, heads, queries)
+        The largest score of the row; -inf for a row without a visible key.
+    """
+
+    lse: Any
+    entropy: Any
+    max_logit: Any
+
+
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    scale: Scale | float | Any = _LOGN,
+    causal: bool = False,
+    window: tuple[int | None, int | None] | None = None,
+    key_lengths: Any = None,
+    mask: Any = None,
+    softcap: float | None = None,
+    n_keys: Any = None,
+    return_stats: bool = False,
+    out: Any = None,
+) -> Any:
+    """Compute softmax(lambda_i <q_i, k_j>) v_j, where lambda_i grows with the logarithm of n_i.
+
+    n_i is the number of keys that query row i may attend: those that `causal`, `window`,
+    `key_lengths` and `mask` together leave. It is counted inside, so a row has the same factor in
+    prefill, in decoding and in a padded batch.
+
+    Parameters
+    ----------
+    query : array of shape (batch, heads, queries, dim)
+        float32, float64, float16 or bfloat16, the same for all three inputs. Inputs may lack the
+        batch axis, or batch and heads; then so does the result.
+    key : array of shape (batch, kv_heads, keys, dim)
+        heads is a multiple of kv_heads; query head h attends key head h // (heads / kv_heads).
+    value : array of shape (batch, kv_heads, keys, dim_v)
+    scale : Scale, float or array, optional
+        The law from n_i to lambda_i, see `slipstick.scales`; or lambda itself, a number or an array
+        that broadcasts to (batch, heads, queries). ``scale=1 / math.sqrt(dim)`` is ordinary
+        attention.
+    causal : bool, optional
+        Query i sees keys up to i + keys - queries: the last query sees all keys.
+    window : (left, right), optional
+        Query i sees keys from i + keys - queries - left to i + keys - queries + right, both
+        included; None or -1 leaves a side open.
+    key_lengths : int or integer array of shape (batch,), optional
+        The valid keys of each sequence; those behind are neither read nor counted.
+    mask : array, optional
+        Broadcasts to (batch, heads, queries, keys). bool: True where a key may be attended.
+        Floating point: added to the scores, after `softcap`; only -inf hides a key.
+    softcap : float, optional
+        c > 0: scores become c tanh(score / c).
+    n_keys : int or integer array of shape (batch,) or (batch, queries), optional
+        What the scale takes for n_i instead of counting. Visibility stays what it is. Inputs
+        without a batch axis take an int or shape (queries,).
+    return_stats : bool, optional
+        Return `AttentionStats` too.
+    out : array, optional
+        Where to write; of the result's shape and dtype, sharing no memory with an input.
+
+    Returns
+    -------
+    array of shape (batch, heads, queries, dim_v)
+        In the framework of `query`, or `out`; of the inputs' dtype. Sums are float32, or float64
+        for float64. A row without a visible key is 0.
+    stats : AttentionStats
+        Only with ``return_stats=True``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit; nothing is written then.
+
+    Notes
+    -----
+    Memory beyond inputs and result grows linearly with keys. Results do not depend on the number of
+    threads, and those of a sequence not on the rest of the batch. NaN and infinities in a key or
+    value reach only the rows that see it; an infinite or NaN lambda propagates.
+
+    Source: Su Jianlin, kexue.fm/archives/8823 (2021) and 9034 (2022).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import slipstick
+    >>> rng = np.random.default_rng(0)
+    >>> query, key, value = rng.standard_normal((3, 2, 8, 512, 64), dtype=np.float32)
+    >>> out, stats = slipstick.attention(query, key, value, causal=True, return_stats=True)
+    >>> out.shape, stats.entropy.shape
+    ((2, 8, 512, 64), (2, 8, 512))
+    >>> bool((stats.entropy[..., 0] == 0).all())  # the first row sees one key
+    True
+    """
+    law, values = _lowered("attention", scale, query)
+    left, right = _window(window)
+    framework = framework_of("attention", query)
+    finish = framework_of("attention", query, out).finish
+    result, *stats = _cpu.attention(
+        query,
+        key,
+        value,
+        law,
+        values,
+        _flag("causal", causal),
+        left,
+        right,
+        _integers("key_lengths", key_lengths),
+        mask,
+        _softcap(softcap),
+        _integers("n_keys", n_keys),
+        _flag("return_stats", return_stats),
+        out,
+        framework.empty,
+    )
+    if return_stats:
+        return finish(result), AttentionStats(*map(framework.finish, stats))
+    return finish(result)
+
+
+def softmax(
+    scores: Any, *, scale: Scale | float | Any = _LOGN, axis: int = -1, out: Any = None
+) -> Any:
+    """Compute softmax(lambda * scores) along an axis, lambda growing with the logarithm of n.
+
+    n is the number of scores of a row that are not -inf: those are hidden, get the weight 0 and are
+    not counted.
+
+    Parameters
+    ----------
+    scores : array
+        float32, float64, float16 or bfloat16, of any shape but ().
+    scale : Scale, float or array, optional
+        The law from n to lambda, see `slipstick.scales`, here without its factor of the head
+        dimension: ``LogN(base)`` is ln n / ln base. Or lambda itself, a number or an array that
+        broadcasts to the shape of `scores` without `axis`. A scale with one parameter a head takes
+        the second-last of those axes for the heads.
+    axis : int, optional
+        Along which the weights add up to 1.
+    out : array, optional
+        Where to write; of the shape and dtype of `scores`. It may be `scores` itself.
+
+    Returns
+    -------
+    array
+        In the framework of `scores`, or `out`; of the dtype of `scores`. A row that is -inf
+        throughout becomes 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit; nothing is written then.
+
+    Notes
+    -----
+    Source: Su Jianlin, kexue.fm/archives/9034 (2022), which derives the factor ln n for any softmax
+    whose entropy is to stay put when n changes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import slipstick
+    >>> slipstick.softmax(np.float32([0, 0, -np.inf, 0, 0]))
+    array([0.25, 0.25, 0.  , 0.25, 0.25], dtype=float32)
+    """
+    law, values = _lowered("softmax", scale, None)
+    framework = framework_of("softmax", scores, out)
+    if isinstance(axis, bool):
+        raise TypeError("softmax: `axis` must be an int, got bool")
+    try:
+        axis = operator.index(axis)
+    except TypeError:
+        name = type(axis).__name__
+        raise TypeError(f"softmax: `axis` must be an int, got {name}") from None
+    axis = max(-_FURTHEST, min(axis, _FURTHEST))
+    return framework.finish(_cpu.softmax(scores, law, values, axis, out, framework.empty))
+
+
+@lru_cache(maxsize=256)
+def _lower(scale: Scale, dim: int | None) -> tuple[str, Any]:
+    return scale._lower(dim)
+
+
+def _lowered(function: str, scale: Any, query: Any) -> tuple[str, Any]:
+    """Return the law of `scale` and its numbers; `query` knows the head dimension, if any."""
+    if isinstance(scale, Scale):
+        if query is None:
+            return _lower(scale, None)
+        shape = tuple(getattr(query, "shape", ()))
+        # Without columns all scores are 0, whatever lambda is.
+        return _lower(scale, max(1, *map(int, shape[-1:]), 1))
+    if isinstance(scale, numbers.Real) and not isinstance(scale, (bool, np.generic)):
+        return "given", np.asarray(float(scale))
+    if isinstance(scale, (type(None), bool, str, bytes, list, tuple, dict, type)):
+        given = repr(scale) if isinstance(scale, (bool, str)) else type(scale).__name__
+        if isinstance(scale, type):
+            given = f"the class {scale.__name__}"
+        raise TypeError(
+            f"{function}: `scale` must be an object of slipstick.scales, a number or an array, "
+            f"got {given}"
+        )
+    return "given", scale
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"attention: `{name}` must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _window(window: Any) -> tuple[int, int]:
+    if window is None:
+        return -1, -1
+    expected = "attention: `window` must be None or (left, right), each None or an int >= -1"
+    if not isinstance(window, (tuple, list)):
+        raise TypeError(f"{expected}, got {window!r}")
+    if len(window) != 2:
+        raise ValueError(f"{expected}, got {window!r}")
+    sides = []
+    for side in window:
+        if isinstance(side, bool):
+            raise TypeError(f"{expected}, got {window!r}")
+        try:
+            number = -1 if side is None else operator.index(side)
+        except TypeError:
+            raise TypeError(f"{expected}, got {window!r}") from None
+        if number < -1:
+            raise ValueError(f"{expected}, got {window!r}")
+        sides.append(min(number, _FURTHEST))
+    return sides[0], sides[1]
+
+
+def _softcap(softcap: Any) -> float:
+    """Return the cap as a float; 0 for none."""
+    if softcap is None:
+        return 0.0
+    expected = "attention: `softcap` must be None or a finite number above 0"
+    if isinstance(softcap, bool) or not isinstance(softcap, numbers.Real):
+        raise TypeError(f"{expected}, got {softcap!r}")
+    number = float(softcap)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{expected}, got {softcap!r}")
+    return number
+
+
+def _integers(name: str, value: Any) -> Any:
+    """Return an array of integers for an int or a sequence of ints; arrays pass."""
+    if value is None or hasattr(value, "__dlpack__"):
+        return value
+    array: Any = None
+    if isinstance(value, (int, list, tuple)) and not isinstance(value, bool):
+        try:
+            array = np.asarray(value)
+        except (ValueError, OverflowError):  # a ragged list
+            array = None
+        if array is not None and array.size == 0:
+            array = array.astype(np.int64)
+    if array is None or array.dtype.kind not in "iu":
+        raise TypeError(
+            f"attention: `{name}` must be an integer or an array of integers, got {value!r}"
+        )
+    return array

@@ -1,0 +1,68 @@
+"""The program `slipstick`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import slipstick
+from slipstick import _cpu, bench, cli
+
+
+def test_info_names_version_compiler_levels_threads_and_cuda(capsys):
+    assert cli.main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"slipstick {slipstick.__version__}\n")
+    for word in (_cpu.compiler, *_cpu.levels, "level active", "threads", "cuda"):
+        assert word in text
+    assert f"level active      {slipstick.get_isa()}" in text
+
+
+def test_the_module_is_the_same_program():
+    result = subprocess.run(
+        [sys.executable, "-m", "slipstick", "info"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == cli.info() + "\n"
+
+
+def test_a_command_is_required(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == 2
+    assert "required" in capsys.readouterr().err
+
+
+def test_bench_prints_and_writes_its_figures(tmp_path, capsys, monkeypatch):
+    def quick():
+        yield bench.Case(
+            "sum", 1e3, "add", {"slipstick": lambda: 1, "peer": lambda: sum(range(99))}
+        )
+
+    monkeypatch.setitem(bench._FAMILIES, "mitchell", quick)
+    path = tmp_path / "figures.json"
+    assert cli.main(["bench", "mitchell", "--json", str(path)]) == 0
+    assert "peer" in capsys.readouterr().out
+    figures = json.loads(path.read_text())
+    assert set(figures["timings"][0]["seconds"]) == {"slipstick", "peer"}
+    assert "cpu" in figures["machine"]
+
+
+@pytest.mark.parametrize("family", ["mitchell", "attention", "projection"])
+def test_every_case_of_the_benchmark_runs(family):
+    """Each contender once: what the program times exists and accepts what it is given."""
+    for case in bench._FAMILIES[family]():
+        for call in case.contenders.values():
+            call()
+
+
+def test_cuda_module_imports_without_a_driver():
+    cuda = pytest.importorskip("slipstick._cuda", reason="built without a CUDA compiler")
+    count = cuda.device_count()
+    assert count >= 0
+    with pytest.raises(
+        ValueError, match=rf"^device_name: `device` must be less than .*, {count}, got"
+    ):
+        cuda.device_name(count)

@@ -1,0 +1,57 @@
+"""The documents' examples run, and their commands are what they should be."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import slipstick
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("cpp/*/README.md")]
+    if ">>>" in path.read_text()
+)
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(slipstick.__path__, "slipstick.")
+    if not module.name.endswith(("__main__", "_cpu", "_cuda"))
+]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_examples_of_documents(path):
+    failed, tried = doctest.testfile(str(path), module_relative=False)
+    assert tried > 0
+    assert failed == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_docstrings(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", ["mitchell", "projection", "scales", "reference"])
+def test_every_public_function_is_documented(name):
+    module = importlib.import_module(f"slipstick.{name}")
+    for public in module.__all__:
+        assert (getattr(module, public).__doc__ or "").strip(), f"{name}.{public}"
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_readme_has_exactly_two_commands():
+    blocks = re.findall(r"^```\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert [block.count("\n") for block in blocks] == [1, 1]
+    assert blocks[0].startswith('pip install ".[demo]" && ')
+    assert blocks[1].startswith('pip install ".[test]" && ')
