@@ -271,7 +271,9 @@ def _integer(function: str, name: str, value: SupportsIndex, low: int, bits: int
 
 def _index(value: Any) -> int | None:
     """Return an int of Python, NumPy or a framework as an int; None for anything else."""
-    if isinstance(value, bool | np.bool_):
+    if type(value) is int:  # the common case, for speed
+        return value
+    if isinstance(value, (bool, np.bool_)):
         return None
     try:
         return operator.index(value)
