@@ -1,11 +1,9 @@
-// Mitchell's kernels: elementwise beside a plain copy, matrix products beside the exact tile.
+// Mitchell's kernels, elementwise and in matrix products.
+#include "mitchell/mitchell.hpp"
+
 #include <benchmark/benchmark.h>
 
-#include <vector>
-
 #include "bench.hpp"
-#include "core/isa.hpp"
-#include "mitchell/mitchell.hpp"
 
 namespace {
 

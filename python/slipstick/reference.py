@@ -489,7 +489,7 @@ def block(
         entries = gaussian_from_bits(_words(_GAUSSIAN_TAG, seed, i, j)).astype(np.float64)
     else:
         raise ValueError(f'block: `kind` must be "rademacher" or "gaussian", got {kind!r}')
-    return np.asarray(entries if n_components is None else entries / np.sqrt(n_components))
+    return np.asarray(entries if n_components is None else entries * (1 / np.sqrt(n_components)))
 
 
 def project(
@@ -510,7 +510,7 @@ def project(
     x = np.asarray(x).astype(np.float64)
     columns = slice(first_feature, first_feature + x.shape[-1])
     entries = block(kind, seed, slice(0, n_components), columns)
-    return np.asarray((x @ entries.T) / np.sqrt(n_components))
+    return np.asarray((x @ entries.T) * (1 / np.sqrt(n_components)))
 
 
 def min_dim(
