@@ -137,7 +137,7 @@ def test_any_block_is_a_part_of_the_whole(kind, corner):
 def test_block_with_components_is_scaled(kind):
     plain = reference.block(kind, 5, slice(0, 6), slice(2, 9))
     scaled = reference.block(kind, 5, slice(0, 6), slice(2, 9), n_components=6)
-    assert np.array_equal(scaled, plain / math.sqrt(6))
+    assert np.array_equal(scaled, plain * (1 / math.sqrt(6)))
     assert np.array_equal(reference.block(kind, 5, slice(4), slice(9))[:, 2:], plain[:4])
 
 

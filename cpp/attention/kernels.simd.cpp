@@ -12,17 +12,6 @@ using attention::KeyTile;
 using attention::Panel;
 using attention::Step;
 
-// As fast as the level can; bits may differ between levels.
-template <class T>
-struct MultiplyAdd {
-    using Left = T;
-    using Right = T;
-    using Acc = T;
-    SLIPSTICK_INLINE Vec<T> operator()(Vec<T> acc, T left, Vec<T> right) const {
-        return mul_add(broadcast(left), right, acc);
-    }
-};
-
 template <class T>
 SLIPSTICK_INLINE AccOf<T> widened(T value) {
     if constexpr (sizeof(T) == 2) {
@@ -89,7 +78,7 @@ SLIPSTICK_INLINE void multiply_keys(const Panel<Acc>& panel, const KeyTile<Acc>&
         int64_t k = 0;
         do {  // once for dim = 0: zeros
             const int64_t depth = step.dim - k < kDimChain ? step.dim - k : kDimChain;
-            multiply_tile(MultiplyAdd<Acc>{}, depth, tile.key + j * step.dim + k * kTileRows,
+            multiply_tile(FastMac<Acc>{}, depth, tile.key + j * step.dim + k * kTileRows,
                           panel.query + k * lanes, step.scores + (j - step.begin) * lanes, lanes,
                           k > 0);
             k += depth;
@@ -105,7 +94,7 @@ SLIPSTICK_INLINE void multiply_values(const Panel<Acc>& panel, const KeyTile<Acc
     for (int64_t c = 0; c < step.dim_v; c += kTileRows) {
         for (int64_t j = step.begin; j < step.end;) {
             const int64_t depth = chain_end(j, step.end) - j;
-            multiply_tile(MultiplyAdd<Acc>{}, depth, tile.value + c * tile.keys + j * kTileRows,
+            multiply_tile(FastMac<Acc>{}, depth, tile.value + c * tile.keys + j * kTileRows,
                           step.scores + (j - step.begin) * lanes, panel.out + c * lanes, lanes,
                           true);
             j += depth;

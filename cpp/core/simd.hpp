@@ -73,18 +73,6 @@ template <class V, class T>
 SLIPSTICK_INLINE void store(T* target, V value) {
     __builtin_memcpy(target, &value, sizeof value);
 }
-// `count` elements in the first lanes, zeros behind them.
-template <class V, class T>
-SLIPSTICK_INLINE V load_first(const T* source, int64_t count) {
-    V result = {};
-    __builtin_memcpy(&result, source, static_cast<size_t>(count) * sizeof(T));
-    return result;
-}
-template <class V, class T>
-SLIPSTICK_INLINE void store_first(T* target, V value, int64_t count) {
-    __builtin_memcpy(target, &value, static_cast<size_t>(count) * sizeof(T));
-}
-
 template <class T>
 SLIPSTICK_INLINE Vec<T> broadcast(T value) {
     return value - Vec<T>{};  // x - 0 is x for every x, signed zero included
@@ -309,20 +297,6 @@ SLIPSTICK_INLINE Vec<T> tanh(Vec<T> x) {
 
 // --- 16-bit floats ---
 
-SLIPSTICK_INLINE Vec<float> widen(VecLike<uint16_t, float> raw, BFloat16) {
-    return bit_cast<Vec<float>>(__builtin_convertvector(raw, Vec<uint32_t>) << 16);
-}
-SLIPSTICK_INLINE Vec<float> widen(VecLike<uint16_t, float> raw, Float16) {
-#if defined(__AVX512F__)
-    return (Vec<float>)_mm512_cvtph_ps((__m256i)raw);
-#elif defined(__F16C__)
-    return (Vec<float>)_mm256_cvtph_ps((__m128i)raw);
-#else
-    Vec<float> result;
-    for (int i = 0; i < kLanes<float>; ++i) result[i] = to_float(Float16{raw[i]});
-    return result;
-#endif
-}
 SLIPSTICK_INLINE VecLike<uint16_t, float> narrow(Vec<float> value, BFloat16) {
     const auto pattern = bit_cast<Vec<uint32_t>>(value);
     const Vec<uint32_t> rounded = (pattern + 0x7fffu + ((pattern >> 16) & 1u)) >> 16;
@@ -333,16 +307,6 @@ SLIPSTICK_INLINE VecLike<uint16_t, float> narrow(Vec<float> value, Float16) {
     VecLike<uint16_t, float> result;
     for (int i = 0; i < kLanes<float>; ++i) result[i] = to_float16(value[i]).bits;
     return result;
-}
-
-// kLanes<Acc> elements of any float type, as the type they are accumulated in.
-template <class Acc, class T>
-SLIPSTICK_INLINE Vec<Acc> load_as(const T* source) {
-    if constexpr (sizeof(T) == 2) {
-        return widen(load<VecLike<uint16_t, float>>(source), T{});
-    } else {
-        return load<Vec<Acc>>(source);
-    }
 }
 
 }  // namespace

@@ -116,6 +116,17 @@ struct ExactMac {
     }
 };
 
+// The same as fast as the level can: bits may differ between levels, unless the products are exact.
+template <class T>
+struct FastMac {
+    using Left = T;
+    using Right = T;
+    using Acc = T;
+    SLIPSTICK_INLINE Vec<T> operator()(Vec<T> acc, T left, Vec<T> right) const {
+        return mul_add(broadcast(left), right, acc);
+    }
+};
+
 template <class Mac>
 constexpr MatmulKernel kMatmulKernel = {
     .multiply = &multiply_block<Mac>,

@@ -15,7 +15,8 @@ using slipstick::projection::gaussian_from_bits;
 using slipstick::projection::kGaussianTag;
 using slipstick::projection::kRademacherTag;
 
-// --- Philox --------------------------------------------------------------------------------------
+// --- Philox ---
+
 // One 32-bit word a 64-bit lane, in its low half: what the widening multiplication reads and
 // writes. The high halves hold anything.
 using Word = Vec<uint64_t>;
@@ -68,7 +69,8 @@ SLIPSTICK_INLINE void philox(Words& blocks, const RoundKeys& keys) {
     }
 }
 
-// --- Rademacher ----------------------------------------------------------------------------------
+// --- Rademacher ---
+
 // Bit i & 127 of the block at counter (i >> 7, lo j, hi j) is the sign of entry (i, j): one block
 // serves 128 components, so that many are made at once.
 constexpr int kSignColumns = 128;
@@ -136,7 +138,8 @@ void generate_signs(uint64_t seed, uint64_t feature, uint64_t component, int64_t
     }
 }
 
-// --- Gaussian ------------------------------------------------------------------------------------
+// --- Gaussian ---
+
 // Word i & 3 of the block at counter (i >> 2, lo j, hi j) gives entry (i, j): one vector of blocks
 // makes as many components as a float32 panel is wide.
 constexpr int kGaussianColumns = 4 * kWordLanes;
@@ -211,7 +214,8 @@ void generate_gaussians(uint64_t seed, uint64_t feature, uint64_t component, int
     }
 }
 
-// --- The left operand ----------------------------------------------------------------------------
+// --- The left operand ---
+
 // What an element is multiplied and summed as: 16-bit floats as float32, integers as float64.
 template <class T>
 constexpr auto widened(T value) {
@@ -254,22 +258,13 @@ void pack_rows(const void* source, const int64_t* row_offsets, int64_t depth_str
     }
 }
 
-// --- The products --------------------------------------------------------------------------------
-// x times +-1 is exact, so that it makes no difference whether the sum is fused: v2, which has no
-// fma, is spared the one in software.
-template <class T>
-struct SignMac {
-    using Left = T;
-    using Right = T;
-    using Acc = T;
-    SLIPSTICK_INLINE Vec<T> operator()(Vec<T> acc, T left, Vec<T> right) const {
-        return mul_add(broadcast(left), right, acc);
-    }
-};
+// --- The products ---
 
+// x times +-1 is exact, so that it makes no difference whether the sum is fused: FastMac spares v2,
+// which has no fma, the one in software.
 template <class T>
 constexpr Product kSignProduct = {
-    .matmul = kMatmulKernel<SignMac<SumOf<T>>>,
+    .matmul = kMatmulKernel<FastMac<SumOf<T>>>,
     .pack_rows = &pack_rows<T>,
     .generate = &generate_signs<SumOf<T>>,
     .generate_columns = kSignColumns,
