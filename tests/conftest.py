@@ -9,6 +9,9 @@ import pytest
 import slipstick
 from slipstick import _cpu
 
+# A failed assert in a shared module shows its values, as one in a test file does.
+pytest.register_assert_rewrite("attention_oracle")
+
 LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
 
 

@@ -10,26 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from projection_cases import (
+    GAUSSIAN_ENTRIES,
+    GAUSSIAN_OF_WORD,
+    GAUSSIAN_WORDS,
+    MILLION_ENTRIES,
+    PHILOX_OF_RANDOM123,
+    RADEMACHER_COLUMNS,
+    words,
+)
 from slipstick import reference
 from slipstick._chi2 import tail
 
 
-def words(text):
-    return [int(word, 16) for word in text.split()]
-
-
-@pytest.mark.parametrize(
-    ("counter", "key", "output"),
-    [
-        ("0 0 0 0", "0 0", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-        (" ".join(["ffffffff"] * 4), "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-        (
-            "243f6a88 85a308d3 13198a2e 03707344",
-            "a4093822 299f31d0",
-            "d16cfe09 94fdcceb 5001e420 24126ea1",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("counter", "key", "output"), PHILOX_OF_RANDOM123)
 def test_philox_known_answers_of_random123(counter, key, output):
     got = reference.philox4x32(words(counter), words(key))
     assert got.dtype == np.uint32
@@ -39,16 +33,7 @@ def test_philox_known_answers_of_random123(counter, key, output):
     assert np.all(batch == words(output))
 
 
-@pytest.mark.parametrize(
-    ("seed", "first_row", "column", "output"),
-    [
-        (0, 0, 0, "acffe860 53b0524e 067095a3 8b85b333"),
-        (0, 0, 1, "7ebf365e bd4b7c77 0404e93d fb1a5346"),
-        (0, 128, 0, "85ba57c5 61f4ded0 50c57d96 36d3f6c5"),
-        (7, 0, 0, "daf64fd3 87364e0f f105e632 dd7ea56d"),
-        (0x0123456789ABCDEF, 256, 2**32 + 5, "49fc4613 67a62ff3 28117eff bc0969d6"),
-    ],
-)
+@pytest.mark.parametrize(("seed", "first_row", "column", "output"), RADEMACHER_COLUMNS)
 def test_rademacher_known_answers(seed, first_row, column, output):
     entries = reference.block(
         "rademacher", seed, slice(first_row, first_row + 128), slice(column, column + 1)
@@ -59,17 +44,16 @@ def test_rademacher_known_answers(seed, first_row, column, output):
 
 def test_gaussian_known_answers():
     got = reference.philox4x32([0, 0, 0, 0x47415500], [7, 0])
-    assert got.tolist() == words("b55b3afb 8582dc1b 79403059 b4825b9b")
+    assert got.tolist() == words(GAUSSIAN_WORDS)
     entries = reference.block("gaussian", 7, slice(0, 4), slice(0, 1))[:, 0]
     bits = entries.astype(np.float32).view(np.uint32)
-    assert bits.tolist() == words("bebf7994 bf24180a bf377189 bec1c10f")
+    assert bits.tolist() == words(GAUSSIAN_ENTRIES)
 
 
 def test_gaussian_law_at_its_ends():
     # The smallest and largest probabilities and the middle, each with both signs.
-    word = words("00000000 00000001 00000002 80000000 80000001 fffffffe ffffffff")
-    expected = words("40cad08c c0cad08c 40c55364 3f2cab5d bf2cab5d 00000000 80000000")
-    assert reference.gaussian_from_bits(word).view(np.uint32).tolist() == expected
+    word, expected = zip(*GAUSSIAN_OF_WORD, (0x80000001, 0xBF2CAB5D), strict=True)
+    assert reference.gaussian_from_bits(list(word)).view(np.uint32).tolist() == list(expected)
 
 
 def test_gaussian_law_is_the_normal_quantile():
@@ -95,13 +79,7 @@ def test_gaussian_law_is_the_normal_quantile():
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "digest"),
-    [
-        ("rademacher", "5255f76fcd6a5cb8adda73e20a012aaa57baf21339aaa6acbad80f52f0a9d495"),
-        ("gaussian", "fa82b069304844f0673bdddff0bf1350ee0bf0e1c59a3c3a36782401eca68971"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "digest"), MILLION_ENTRIES)
 def test_hash_of_the_first_million_entries(kind, digest):
     entries = reference.block(kind, 7, slice(0, 1024), slice(0, 1024)).astype("<f4")
     assert hashlib.sha256(entries.tobytes()).hexdigest() == digest
