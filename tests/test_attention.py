@@ -218,9 +218,11 @@ def test_random_calls(data):
     make = data.draw(st.sampled_from([None, bool_mask, float_mask]))
     options["mask"] = None if make is None else make(*shape, seed=seed)
     arrays = inputs(batch, heads, kv_heads, queries, keys, dim, dim_v, dtype, seed)
+    # Drawn before anything is set: a draw may end the example by an exception.
+    level, count = data.draw(st.sampled_from(LEVELS)), data.draw(st.sampled_from([1, 2, 7]))
     before = slipstick.get_isa(), slipstick.get_num_threads()
-    slipstick.set_isa(data.draw(st.sampled_from(LEVELS)))
-    slipstick.set_num_threads(data.draw(st.sampled_from([1, 2, 7])))
+    slipstick.set_isa(level)
+    slipstick.set_num_threads(count)
     try:
         out, stats = slipstick.attention(*arrays, return_stats=True, **options)
     finally:

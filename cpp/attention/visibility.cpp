@@ -18,7 +18,7 @@ constexpr double kHidden = -std::numeric_limits<double>::infinity();
 
 template <class T>
 double bias_of(T entry) {
-    if constexpr (std::is_same_v<T, bool>) {
+    if constexpr (std::is_same_v<T, Bool>) {
         return entry ? 0.0 : kHidden;
     } else if constexpr (sizeof(T) == 2) {
         return to_float(entry);
@@ -39,7 +39,7 @@ Acc narrowed(double bias) {
 
 template <class F>
 decltype(auto) dispatch_mask(Dtype dtype, F&& f) {
-    return dispatch<bool, float, double, Float16, BFloat16>(dtype, f);
+    return dispatch<Bool, float, double, Float16, BFloat16>(dtype, f);
 }
 
 }  // namespace
@@ -117,6 +117,7 @@ void Visibility::count_mask() {
     const int64_t batches = counts_by_batch_ ? shape_.batch : std::min<int64_t>(1, shape_.batch);
     const int64_t heads = counts_by_head_ ? shape_.heads : std::min<int64_t>(1, shape_.heads);
     mask_counts_.resize(static_cast<size_t>(batches * heads * shape_.queries));
+    if (mask_counts_.empty()) return;  // the mask may have no memory then
     dispatch_mask(mask_->dtype, [&]<class T>() {
         const auto shown = [](const T* row, int64_t step, int64_t j) {
             return bias_of(row[j * step]) != kHidden;

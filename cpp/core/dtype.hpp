@@ -14,6 +14,11 @@ struct Float16 {
 struct BFloat16 {
     uint16_t bits;
 };
+// Another library's bool may hold any byte, which C++'s own must not: it is read as a number.
+struct Bool {
+    uint8_t byte;
+    constexpr explicit operator bool() const { return byte != 0; }
+};
 
 enum class Dtype : uint8_t {
     kFloat32,
@@ -52,7 +57,7 @@ SLIPSTICK_DTYPE(uint8_t, kUInt8);
 SLIPSTICK_DTYPE(uint16_t, kUInt16);
 SLIPSTICK_DTYPE(uint32_t, kUInt32);
 SLIPSTICK_DTYPE(uint64_t, kUInt64);
-SLIPSTICK_DTYPE(bool, kBool);
+SLIPSTICK_DTYPE(Bool, kBool);
 #undef SLIPSTICK_DTYPE
 
 constexpr const char* name(Dtype dtype) {

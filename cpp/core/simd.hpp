@@ -264,12 +264,12 @@ SLIPSTICK_INLINE ExpParts<T> exp_parts(Vec<T> x) {
 template <class T>
 SLIPSTICK_INLINE Vec<T> exp(Vec<T> x) {
     using C = ExpConstants<T>;
-    using Int = Vec<typename BitsOf<T>::Signed>;
+    using Bits = Vec<typename BitsOf<T>::Unsigned>;
     const ExpParts<T> parts = exp_parts<T>(x);
     const Vec<T> power = parts.remainder + T{1};
     // Shifted up, w adds to the exponent field.
-    const Vec<T> result =
-        bit_cast<Vec<T>>(bit_cast<Int>(power) + (bit_cast<Int>(parts.shifted) << C::kMantissaBits));
+    const Vec<T> result = bit_cast<Vec<T>>(bit_cast<Bits>(power) +
+                                           (bit_cast<Bits>(parts.shifted) << C::kMantissaBits));
     const Vec<T> zero = {};
     const Vec<T> clipped = x < C::kLowest ? zero : result;
     const Vec<T> infinity = zero + static_cast<T>(__builtin_inf());
@@ -282,17 +282,17 @@ SLIPSTICK_INLINE Vec<T> exp(Vec<T> x) {
 template <class T>
 SLIPSTICK_INLINE Vec<T> tanh(Vec<T> x) {
     using C = ExpConstants<T>;
-    using Int = Vec<typename BitsOf<T>::Signed>;
-    const Int sign = bit_cast<Int>(x) & bit_cast<Int>(broadcast(static_cast<T>(-0.0)));
-    const Vec<T> magnitude = bit_cast<Vec<T>>(bit_cast<Int>(x) ^ sign);
+    using Bits = Vec<typename BitsOf<T>::Unsigned>;
+    const Bits sign = bit_cast<Bits>(x) & bit_cast<Bits>(broadcast(static_cast<T>(-0.0)));
+    const Vec<T> magnitude = bit_cast<Vec<T>>(bit_cast<Bits>(x) ^ sign);
     const Vec<T> one = broadcast(T{1});
     // From 20 on the result is 1 in either format.
     const Vec<T> twenty = broadcast(T{20});
     const ExpParts<T> parts = exp_parts<T>((magnitude > twenty ? twenty : magnitude) * T{-2});
     const Vec<T> power =
-        bit_cast<Vec<T>>(bit_cast<Int>(one) + (bit_cast<Int>(parts.shifted) << C::kMantissaBits));
+        bit_cast<Vec<T>>(bit_cast<Bits>(one) + (bit_cast<Bits>(parts.shifted) << C::kMantissaBits));
     const Vec<T> numerator = mul_add(-power, parts.remainder, one - power);
-    return bit_cast<Vec<T>>(bit_cast<Int>(numerator / (T{2} - numerator)) | sign);
+    return bit_cast<Vec<T>>(bit_cast<Bits>(numerator / (T{2} - numerator)) | sign);
 }
 
 // --- 16-bit floats ---

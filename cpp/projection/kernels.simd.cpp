@@ -219,7 +219,9 @@ void generate_gaussians(uint64_t seed, uint64_t feature, uint64_t component, int
 // What an element is multiplied and summed as: 16-bit floats as float32, integers as float64.
 template <class T>
 constexpr auto widened(T value) {
-    if constexpr (std::is_integral_v<T>) {
+    if constexpr (std::is_same_v<T, Bool>) {
+        return value ? 1.0 : 0.0;
+    } else if constexpr (std::is_integral_v<T>) {
         return static_cast<double>(value);
     } else if constexpr (sizeof(T) == 2) {
         return to_float(value);
@@ -281,7 +283,7 @@ constexpr Product kGaussianProduct = {
 template <class Maker>
 constexpr PerDtype<const Product*> every_dtype(Maker maker) {
     return make_per_dtype<const Product*, float, double, Float16, BFloat16, int8_t, int16_t,
-                          int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, bool>(maker);
+                          int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, Bool>(maker);
 }
 
 }  // namespace
