@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <initializer_list>
+#include <new>
 #include <string>
 
 #include "attention/scale.hpp"
@@ -63,6 +65,19 @@ void check_inputs(const Inputs& inputs) {
     if (shape.kv_heads == 0 ? shape.heads != 0 : shape.heads % shape.kv_heads != 0) {
         refuse_value(kFunction, "`query` must have a multiple of the ", shape.kv_heads,
                      " heads of `key`, got shape ", shape_text(inputs.query));
+    }
+}
+
+// Sizes whose products no longer fit the counters, or whose packed keys fit no machine: broadcast
+// views can have them.
+void check_size(const Shape& shape) {
+    const double rows = static_cast<double>(shape.batch) * static_cast<double>(shape.heads) *
+                        static_cast<double>(shape.queries);
+    const double keys = static_cast<double>(shape.keys) + 1024;
+    const double columns = static_cast<double>(shape.dim) + static_cast<double>(shape.dim_v) + 1024;
+    constexpr double kMostBytes = 0x1p47;  // of a process's address space
+    if (rows > 0x1p60 || keys * columns * static_cast<double>(sizeof(double)) > kMostBytes) {
+        throw std::bad_alloc();
     }
 }
 
@@ -134,6 +149,14 @@ Shape shape_of(const Inputs& inputs) {
 ResultSpec result_of_attention(const Inputs& inputs, const Options& options) {
     check_inputs(inputs);
     const Shape shape = shape_of(inputs);
+    check_size(shape);
+    // The scores' own type decides what a cap may be: 0 or infinity in float32 would mean none.
+    const bool wide = inputs.query.dtype == Dtype::kFloat64;
+    const double cap = wide ? options.softcap : static_cast<float>(options.softcap);
+    if (options.softcap != 0 && !(cap > 0 && std::isfinite(cap))) {
+        refuse_value(kFunction, "`softcap` must be above 0 and finite in float32, got ",
+                     options.softcap);
+    }
     const Sizes rows{shape.batch, shape.heads, shape.queries};
     check_scale(kFunction, options.scale, rows, 1,
                 broadcasts_to(options.scale.values, 3, rows.shape), "(batch, heads, queries)");

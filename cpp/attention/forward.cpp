@@ -372,6 +372,7 @@ private:
 
 void attention(const Inputs& inputs, const Options& options, const Tensor& out,
                const Stats* stats) {
+    if (out.size() == 0 && stats == nullptr) return;
     const Shape shape = shape_of(inputs);
     const Visibility visibility(shape, inputs.query.rank == 4, options);
     dispatch<float, double, Float16, BFloat16>(inputs.query.dtype, [&]<class T>() {

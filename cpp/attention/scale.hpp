@@ -55,6 +55,13 @@ inline void check_scale(const char* function, const Scale& scale, const ConstTen
         }
         return;
     }
+    const int64_t parameters = scale.law == Law::kTemperature ? 4 : 2;
+    const ConstTensor& values = scale.values;
+    if (values.dtype != Dtype::kFloat64 || values.rank != 2 || values.shape[1] != parameters ||
+        values.strides[1] != 1) {
+        refuse_value(function, "`scale` must give ", parameters,
+                     " float64 parameters a head side by side, got ", describe(values));
+    }
     const int64_t given = scale.values.shape[0];
     const int64_t heads = head_axis < 0 ? 1 : rows.shape[head_axis];
     if (given != 1 && given != heads) {

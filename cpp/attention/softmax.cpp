@@ -77,6 +77,7 @@ template <class T>
 void softmax_rows(const ConstTensor& scores, const Scale& scale, int axis, const Tensor& out) {
     using Acc = AccOf<T>;
     const Softmax<Acc>& kernels = active_attention_kernels().of<T>().softmax;
+    if (out.size() == 0) return;
     const Rows rows(scores, out, axis);
     const ConstTensor* given = scale.law == Law::kGiven ? &scale.values : nullptr;
     const int64_t count = scores.shape[axis];

@@ -67,8 +67,11 @@ Visibility::Visibility(const Shape& shape, bool has_batch, const Options& option
       n_keys_by_query_(!has_batch) {
     if (const ConstTensor* given = options.key_lengths; given != nullptr) {
         const View<1> view(*given);
-        for (int64_t b = 0; b < shape.batch; ++b)
-            lengths_[static_cast<size_t>(b)] = integer_at(view.data, view.dtype, view.offset(b));
+        for (int64_t b = 0; b < shape.batch; ++b) {
+            // Clamped again: the caller may have written to the array since it was checked.
+            lengths_[static_cast<size_t>(b)] = std::clamp<int64_t>(
+                integer_at(view.data, view.dtype, view.offset(b)), 0, shape.keys);
+        }
     }
     if (options.n_keys != nullptr) n_keys_ = *options.n_keys;
     if (options.mask != nullptr) {

@@ -87,6 +87,13 @@ std::optional<Dtype> dlpack_dtype(dlpack::DataType type) {
     }
 }
 
+// numpy.ndarray itself, not a subclass.
+bool is_plain_array(py::handle object) {
+    static const PyObject* const type =
+        py::object(py::module_::import("numpy").attr("ndarray")).release().ptr();
+    return reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == type;
+}
+
 // Whether an attribute, or a method called without arguments, says yes; an object without it says
 // no.
 bool says(py::handle object, const char* name) {
@@ -117,6 +124,7 @@ Array::Array(const char* function, const char* argument, py::handle object)
         }
         owner_ = numpy.attr("asarray")(object);
         load_numpy(py::reinterpret_borrow<py::array>(owner_));
+        read_only_ = true;  // a result in the copy would be lost
     }
     if (tensor_.data == nullptr && tensor_.size() > 0) {
         refuse_type(function_, "`", argument_, "` must hold its elements in memory, got a ",
@@ -145,7 +153,8 @@ void Array::load_numpy(py::array array) {
                     "` must have a real numeric dtype in native byte order, got ",
                     py::str(dtype).cast<std::string>());
     }
-    if (std::string_view(Py_TYPE(array.ptr())->tp_name) == "MaskedArray") {
+    if (!is_plain_array(array) &&
+        py::isinstance(array, py::module_::import("numpy.ma").attr("MaskedArray"))) {
         refuse_type(function_, "`", argument_,
                     "` must be an array without a mask of its own, got a MaskedArray");
     }

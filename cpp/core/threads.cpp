@@ -208,8 +208,9 @@ void init_threads_from_environment() {
 }
 
 Scratch::Scratch(int64_t bytes)
-    : data_(
-          ::operator new(static_cast<size_t>(std::max<int64_t>(bytes, 1)), std::align_val_t{64})) {}
+    : data_(bytes < 0 ? throw std::bad_alloc()
+                      : ::operator new(static_cast<size_t>(std::max<int64_t>(bytes, 1)),
+                                       std::align_val_t{64})) {}
 
 Scratch::~Scratch() { ::operator delete(data_, std::align_val_t{64}); }
 

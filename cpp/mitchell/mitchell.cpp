@@ -232,6 +232,7 @@ ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Me
 
 void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, double multiplier,
             const Tensor& out) {
+    if (out.size() == 0) return;
     const Matmul& kernels = *active_mitchell_kernels().matmul[a.dtype];
     const Constants method_constants = constants(a.dtype, method);
     const Matrix left = matrix_of(a, true);

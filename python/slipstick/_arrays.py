@@ -44,12 +44,21 @@ def _numpy_empty(shape: tuple[int, ...], dtype: str) -> Any:
 
 def _torch_empty(shape: tuple[int, ...], dtype: str) -> Any:
     torch = sys.modules["torch"]
-    return torch.empty(shape, dtype=getattr(torch, dtype))
+    try:
+        # On the CPU, whatever torch's default device is.
+        return torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
+    except RuntimeError as error:
+        raise MemoryError(f"torch has no memory for a {dtype} result of shape {shape}") from error
 
 
 def _jax_finish(array: Any) -> Any:
     import jax
 
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        raise TypeError(
+            f"slipstick: the result must have dtype {array.dtype}, which jax gives only with "
+            "jax_enable_x64, got a configuration without it"
+        )
     return jax.numpy.asarray(array)
 
 
@@ -68,7 +77,7 @@ def _framework(array: Any) -> Framework:
     if type(array) is np.ndarray:
         return _NUMPY
     for base in type(array).__mro__:
-        known = _FRAMEWORKS.get(base.__module__.partition(".")[0])
+        known = _FRAMEWORKS.get(str(base.__module__).partition(".")[0])
         if known is not None:
             return known
     return _NUMPY  # any other array that offers DLPack

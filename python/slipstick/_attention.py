@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import operator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 
 from slipstick import _cpu
 from slipstick._arrays import framework_of
+from slipstick._numbers import is_number, to_float
 from slipstick.scales import LogN, Scale
 
 __all__ = ["AttentionStats", "attention", "softmax"]
@@ -223,8 +223,8 @@ def _lowered(function: str, scale: Any, query: Any) -> tuple[str, Any]:
         shape = tuple(getattr(query, "shape", ()))
         # Without columns all scores are 0, whatever lambda is.
         return _lower(scale, max(1, *map(int, shape[-1:]), 1))
-    if isinstance(scale, numbers.Real) and not isinstance(scale, (bool, np.generic)):
-        return "given", np.asarray(float(scale))
+    if is_number(scale) and not isinstance(scale, np.inexact):
+        return "given", np.asarray(to_float(scale))
     if isinstance(scale, (type(None), bool, str, bytes, list, tuple, dict, type)):
         given = repr(scale) if isinstance(scale, (bool, str)) else type(scale).__name__
         if isinstance(scale, type):
@@ -269,9 +269,9 @@ def _softcap(softcap: Any) -> float:
     if softcap is None:
         return 0.0
     expected = "attention: `softcap` must be None or a finite number above 0"
-    if isinstance(softcap, bool) or not isinstance(softcap, numbers.Real):
+    if not is_number(softcap):
         raise TypeError(f"{expected}, got {softcap!r}")
-    number = float(softcap)
+    number = to_float(softcap)
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{expected}, got {softcap!r}")
     return number
@@ -282,7 +282,7 @@ def _integers(name: str, value: Any) -> Any:
     if value is None or hasattr(value, "__dlpack__"):
         return value
     array: Any = None
-    if isinstance(value, (int, list, tuple)) and not isinstance(value, bool):
+    if isinstance(value, (int, np.integer, list, tuple)) and not isinstance(value, bool):
         try:
             array = np.asarray(value)
         except (ValueError, OverflowError):  # a ragged list

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from slipstick import _cpu
 
 __all__ = ["get_isa", "get_num_threads", "set_isa", "set_num_threads"]
@@ -29,13 +31,13 @@ def set_num_threads(count: int) -> None:
     TypeError, ValueError
         For what is not an int in that range.
     """
-    if isinstance(count, bool) or not isinstance(count, int):
+    if not isinstance(count, (int, np.integer)) or isinstance(count, bool):
         raise TypeError(f"set_num_threads: `count` must be an int, got {type(count).__name__}")
     if not 1 <= count <= _cpu.max_threads:
         raise ValueError(
             f"set_num_threads: `count` must be between 1 and {_cpu.max_threads}, got {count}"
         )
-    _cpu.set_num_threads(count)
+    _cpu.set_num_threads(int(count))
 
 
 def get_isa() -> str:

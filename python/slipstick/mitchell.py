@@ -17,6 +17,7 @@ from typing import Any
 
 from slipstick import _cpu
 from slipstick._arrays import framework_of
+from slipstick._numbers import is_number, to_float
 
 __all__ = ["Mitchell", "divide", "matmul", "methods", "multiply"]
 
@@ -50,9 +51,9 @@ class Mitchell:
         bias = self.bias
         if bias is None:
             return
-        if isinstance(bias, bool) or not isinstance(bias, (int, float)):
+        if not is_number(bias):
             raise TypeError(f"Mitchell: `bias` must be a number or None, got {type(bias).__name__}")
-        if not (math.isfinite(bias) and 0 <= bias < 1):
+        if not 0 <= bias < 1:
             raise ValueError(f"Mitchell: `bias` must be at least 0 and less than 1, got {bias}")
 
 
@@ -232,9 +233,9 @@ def _multiplier(a: Any, bias: float, correction: str | float | None) -> float:
         raise ValueError(f"matmul: `correction` must be None for integers, got {correction!r}")
     if isinstance(correction, str) and correction == "gain":
         return 1 / _gain(bias)
-    if isinstance(correction, (int, float)) and not isinstance(correction, bool):
-        if math.isfinite(correction):
-            return float(correction)
+    if is_number(correction):
+        if math.isfinite(to_float(correction)):
+            return to_float(correction)
         raise ValueError(f"matmul: `correction` must be finite, got {correction}")
     message = f"matmul: `correction` must be None, 'gain' or a number, got {correction!r}"
     raise ValueError(message) if isinstance(correction, str) else TypeError(message)

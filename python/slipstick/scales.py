@@ -11,7 +11,6 @@ Sources: Su Jianlin, kexue.fm/archives/8823 (2021) and 9034 (2022); each class n
 from __future__ import annotations
 
 import math
-import numbers
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from slipstick._numbers import is_number, to_float
 
 __all__ = ["ClippedLogN", "LogN", "SSMax", "Scale", "Su", "Temperature"]
 
@@ -228,18 +229,19 @@ def _rows(*columns: ArrayLike) -> NDArray[np.float64]:
 
 
 def _finite(owner: str, name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not is_number(value):
         raise TypeError(f"{owner}: `{name}` must be a finite number, got {value!r}")
-    if not math.isfinite(value):
+    number = to_float(value)
+    if not math.isfinite(number):
         raise ValueError(f"{owner}: `{name}` must be a finite number, got {value!r}")
-    return float(value)
+    return number
 
 
 def _above_one(owner: str, name: str, value: object) -> None:
     expected = f"{owner}: `{name}` must be a finite number greater than 1, got {value!r}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not is_number(value):
         raise TypeError(expected)
-    if not (math.isfinite(value) and float(value) > 1):
+    if not (math.isfinite(to_float(value)) and to_float(value) > 1):
         raise ValueError(expected)
 
 
@@ -258,7 +260,7 @@ def _integer(owner: str, name: str, value: object, *, at_least: int) -> int:
 
 def _per_head(owner: str, name: str, value: object) -> float | tuple[float, ...]:
     """Return a finite number, or a tuple of them from any 1-D array."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if is_number(value):
         return _finite(owner, name, value)
     array = np.asarray(value)
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
