@@ -183,6 +183,19 @@ def test_no_heads_and_no_end_of_a_window():
     )
 
 
+@pytest.mark.parametrize("empty", ["batch", "queries", "keys"])
+def test_an_empty_mask(empty):
+    sizes = {"batch": 2, "queries": 3, "keys": 4} | {empty: 0}
+    batch, queries, keys = sizes.values()
+    arrays = inputs(batch, 2, 2, queries, keys, 5, 6, np.float32)
+    for shape in ((batch, 1, queries, keys), (batch, 2, 1, keys), (queries, 1), (1, 1)):
+        mask = np.ones(shape, bool)
+        got = slipstick.attention(*arrays, mask=np.broadcast_to(mask, (batch, 2, queries, keys)))
+        np.testing.assert_array_equal(got, slipstick.attention(*arrays, mask=mask))
+        assert got.shape == (batch, 2, queries, 6)
+        assert (got == 0).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_no_columns_weigh_all_keys_alike(dtype, isa):
     q, k, v = inputs(1, 2, 2, 3, 5, 0, 4, dtype)
