@@ -97,14 +97,14 @@ bool overlaps_itself(const ConstTensor& tensor) {
     if (tensor.size() <= 1) return false;
     // Sorted by stride, every axis must step over all that the axes inside it reach.
     std::array<std::pair<int64_t, int64_t>, kMaxRank> axes;
-    int count = 0;
+    size_t count = 0;
     for (int axis = 0; axis < tensor.rank; ++axis) {
         if (tensor.shape[axis] > 1)
             axes[count++] = {std::abs(tensor.strides[axis]), tensor.shape[axis]};
     }
-    std::sort(axes.begin(), axes.begin() + count);
+    std::sort(axes.begin(), axes.begin() + static_cast<std::ptrdiff_t>(count));
     int64_t reach = 0;
-    for (int i = 0; i < count; ++i) {
+    for (size_t i = 0; i < count; ++i) {
         if (axes[i].first <= reach) return true;
         reach += axes[i].first * (axes[i].second - 1);
     }

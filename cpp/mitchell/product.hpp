@@ -105,8 +105,8 @@ SLIPSTICK_HD U divide_bits(U a, U b, Lane c, const Format<Lane>& f) {
     const auto b_zero = magnitude_b < f.smallest;
     const auto a_infinite = magnitude_a == f.infinity;
     const auto b_infinite = magnitude_b == f.infinity;
-    magnitude = a_zero | b_infinite ? zero : magnitude;
-    magnitude = b_zero | a_infinite ? infinity : magnitude;
+    magnitude = (a_zero | b_infinite) ? zero : magnitude;
+    magnitude = (b_zero | a_infinite) ? infinity : magnitude;
     const auto is_nan = (magnitude_a > f.infinity) | (magnitude_b > f.infinity) |
                         (a_zero & b_zero) | (a_infinite & b_infinite);
     const auto signed_result = static_cast<U>(magnitude | sign);
