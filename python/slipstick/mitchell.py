@@ -127,7 +127,7 @@ def multiply(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = 
     array([ 16.,   8., -24.], dtype=float32)
     """
     framework = framework_of("multiply", a, out)
-    return framework.finish(_cpu.multiply(a, b, _bias("multiply", method), out, framework.empty))
+    return framework.finish(_cpu.multiply(a, b, _cpu.MitchellMethod("mitchell", bias=_bias("multiply", method)), out, framework.empty))
 
 
 def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any:
@@ -167,7 +167,7 @@ def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = No
     """
     framework = framework_of("divide", a, out)
     bias = _bias("divide", method, quotient=True)
-    return framework.finish(_cpu.divide(a, b, bias, out, framework.empty))
+    return framework.finish(_cpu.divide(a, b, _cpu.MitchellMethod("mitchell", bias=bias), out, framework.empty))
 
 
 def _gain(bias: float) -> float:
@@ -223,7 +223,7 @@ def matmul(
     framework = framework_of("matmul", a, out)
     bias = _bias("matmul", method)
     multiplier = _multiplier(a, bias, correction)
-    return framework.finish(_cpu.matmul(a, b, bias, multiplier, out, framework.empty))
+    return framework.finish(_cpu.matmul(a, b, _cpu.MitchellMethod("mitchell", bias=bias), multiplier, out, framework.empty))
 
 
 def _multiplier(a: Any, bias: float, correction: str | float | None) -> float:
