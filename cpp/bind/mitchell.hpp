@@ -46,6 +46,14 @@ inline cpu::mitchell::Method make_method(const std::string& kind, int64_t width,
     return method;
 }
 
+// Which of the kernels that agree bit for bit is asked for: the tests go through them all.
+inline cpu::mitchell::Path path_of(const std::string& name) {
+    using cpu::mitchell::Path;
+    if (name == "sums") return Path::kSums;
+    if (name == "flushed") return Path::kFlushed;
+    return name == "general" ? Path::kGeneral : Path::kAuto;
+}
+
 inline void bind_mitchell(py::module_& module) {
     namespace mitchell = cpu::mitchell;
 
@@ -87,7 +95,7 @@ inline void bind_mitchell(py::module_& module) {
     module.def(
         "matmul",
         [](py::object a, py::object b, const mitchell::Method& method, double multiplier,
-           py::object out, py::object empty) {
+           py::object out, py::object empty, const std::string& path) {
             const Array left("matmul", "a", a);
             const Array right("matmul", "b", b);
             const Result result("matmul", out, empty,
@@ -95,12 +103,12 @@ inline void bind_mitchell(py::module_& module) {
                                 {{"a", left.tensor()}, {"b", right.tensor()}});
             without_gil([&] {
                 mitchell::matmul(left.tensor(), right.tensor(), method, multiplier,
-                                 result.tensor());
+                                 result.tensor(), path_of(path));
             });
             return result.object();
         },
         py::arg("a"), py::arg("b"), py::arg("method"), py::arg("multiplier"), py::arg("out"),
-        py::arg("empty"));
+        py::arg("empty"), py::arg("path") = "auto");
 }
 
 }  // namespace slipstick::bind

@@ -8,8 +8,11 @@
 //   struct Mac {
 //       using Left = ...;    // what a packed element of the left operand is
 //       using Right = ...;   // the same on the right; as wide as Acc, so that lanes match
-//       using Acc = ...;     // float, double, or an integer
+//       using Acc = ...;     // float, double, or an integer: what a chain is summed in
+//       using Total = ...;   // as wide as Acc: what the chains are added up in
 //       Vec<Acc> operator()(Vec<Acc> acc, Left left, Vec<Right> right) const;
+//       Vec<Total> finish(Vec<Acc> chain) const;
+//       static constexpr bool kHeavy = ...;  // many instructions a product: loops stay rolled
 //   };
 // Operands are packed into panels: the left one kTileRows rows high, the right one
 // kTileColumns<Acc> columns wide, both running along k. Padding is zeros, and the accumulator has
@@ -32,34 +35,63 @@ template <class Acc>
 constexpr int kTileColumns = kTileVectors * kLanes<Acc>;
 
 template <class Mac>
+SLIPSTICK_INLINE void store_tile_row(const Mac& mac, const Vec<typename Mac::Acc>* sums,
+                                     typename Mac::Total* target, bool accumulate) {
+    using V = Vec<typename Mac::Total>;
+    constexpr int lanes = kLanes<typename Mac::Acc>;
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; ++v) {
+        const V chain = mac.finish(sums[v]);
+        store(target + v * lanes, accumulate ? load<V>(target + v * lanes) + chain : chain);
+    }
+}
+
+template <class Mac>
 SLIPSTICK_INLINE void multiply_tile(const Mac& mac, int64_t depth, const typename Mac::Left* left,
-                                    const typename Mac::Right* right, typename Mac::Acc* acc,
+                                    const typename Mac::Right* right, typename Mac::Total* acc,
                                     int64_t acc_stride, bool accumulate) {
     using V = Vec<typename Mac::Acc>;
+    using W = Vec<typename Mac::Right>;
     constexpr int lanes = kLanes<typename Mac::Acc>;
-    V sums[kTileRows][kTileVectors] = {};
-    for (int64_t k = 0; k < depth; ++k) {
-        Vec<typename Mac::Right> columns[kTileVectors];
+    if constexpr (Mac::kHeavy) {
+#pragma GCC unroll 1
+        for (int i = 0; i < kTileRows; ++i) {
+            V sums[kTileVectors] = {};
+#pragma GCC unroll 1
+            for (int64_t k = 0; k < depth; ++k) {
 #pragma GCC unroll 2
-        for (int v = 0; v < kTileVectors; ++v) {
-            columns[v] = load<Vec<typename Mac::Right>>(right + (k * kTileVectors + v) * lanes);
+                for (int v = 0; v < kTileVectors; ++v) {
+                    sums[v] = mac(sums[v], left[k * kTileRows + i],
+                                  load<W>(right + (k * kTileVectors + v) * lanes));
+                }
+            }
+            store_tile_row(mac, sums, acc + i * acc_stride, accumulate);
         }
+        return;
+    }
+    // The sums so far lie in the third cache: fetched while the products run, they cost no wait.
+    for (int i = 0; i < kTileRows; ++i) {
+        __builtin_prefetch(acc + i * acc_stride, 1);
+        __builtin_prefetch(acc + i * acc_stride + kTileColumns<typename Mac::Acc> - 1, 1);
+    }
+    V sums[kTileRows][kTileVectors] = {};
+    // Unrolled: at 6 x 2 with two instructions a product the loop's own three would cost 6 %.
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < depth; ++k) {
+        W columns[kTileVectors];
+#pragma GCC unroll 2
+        for (int v = 0; v < kTileVectors; ++v)
+            columns[v] = load<W>(right + (k * kTileVectors + v) * lanes);
 #pragma GCC unroll 12
         for (int i = 0; i < kTileRows; ++i) {
 #pragma GCC unroll 2
-            for (int v = 0; v < kTileVectors; ++v) {
+            for (int v = 0; v < kTileVectors; ++v)
                 sums[i][v] = mac(sums[i][v], left[k * kTileRows + i], columns[v]);
-            }
         }
     }
 #pragma GCC unroll 12
-    for (int i = 0; i < kTileRows; ++i) {
-#pragma GCC unroll 2
-        for (int v = 0; v < kTileVectors; ++v) {
-            typename Mac::Acc* target = acc + i * acc_stride + v * lanes;
-            store(target, accumulate ? load<V>(target) + sums[i][v] : sums[i][v]);
-        }
-    }
+    for (int i = 0; i < kTileRows; ++i)
+        store_tile_row(mac, sums[i], acc + i * acc_stride, accumulate);
 }
 
 // All tiles of a block. Right panels outside: one of them (16 KiB at depth 256) stays in the first
@@ -73,44 +105,104 @@ void multiply_block(const void* mac, int64_t rows, int64_t depth, int64_t column
         for (int64_t i = 0; i < rows; i += kTileRows) {
             multiply_tile(local, depth, static_cast<const typename Mac::Left*>(left) + i * depth,
                           static_cast<const typename Mac::Right*>(right) + j * depth,
-                          static_cast<typename Mac::Acc*>(acc) + i * acc_stride + j, acc_stride,
+                          static_cast<typename Mac::Total*>(acc) + i * acc_stride + j, acc_stride,
                           accumulate);
         }
     }
 }
 
+// packed[k * step + i] = lines[i][k] for four lines (two of 8-byte elements) of kPackDepth
+// elements: a transposition in registers, since single stores would bind packing to one element a
+// cycle.
+constexpr int64_t kPackDepth = 64;
+template <int height, class Packed>
+SLIPSTICK_INLINE void interleave_lines(const Packed (*lines)[kPackDepth], int64_t depth,
+                                       Packed* packed, int64_t step) {
+    typedef Packed Quad __attribute__((vector_size(16)));
+    constexpr int width = 16 / static_cast<int>(sizeof(Packed));
+    int64_t k = 0;
+    for (; k + width <= depth; k += width) {
+        Quad row[width];
+        for (int i = 0; i < width; ++i) row[i] = load<Quad>(lines[i] + k);
+        if constexpr (width == 4) {
+            const Quad low01 = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+            const Quad low23 = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+            const Quad high01 = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+            const Quad high23 = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+            row[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+            row[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+            row[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+            row[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+        } else {
+            const Quad low = __builtin_shufflevector(row[0], row[1], 0, 2);
+            row[1] = __builtin_shufflevector(row[0], row[1], 1, 3);
+            row[0] = low;
+        }
+        for (int i = 0; i < width; ++i) store(packed + (k + i) * step, row[i]);
+    }
+    for (; k < depth; ++k) {
+        for (int i = 0; i < width; ++i) packed[k * step + i] = lines[i][k];
+    }
+}
+
 // Packs `count` rows (or columns) of `depth` elements from strided memory into panels `height`
-// high, zeros behind the last. convert(T) gives the packed element; its value for padding is
-// Packed{}.
+// high, `padding` behind the last. convert(T) gives the packed element. Where an element becomes
+// several terms, `terms` of them, the panels are as many times as deep, and one call fills every
+// terms-th line, from `packed` on.
 template <int height, class Packed, class T, class Convert>
 SLIPSTICK_INLINE void pack_panels(const T* source, int64_t stride, int64_t depth_stride,
-                                  int64_t count, int64_t depth, Packed* packed, Convert convert) {
-    for (int64_t first = 0; first < count; first += height, packed += height * depth) {
+                                  int64_t count, int64_t depth, Packed* packed, Convert convert,
+                                  Packed padding = Packed{}, int64_t terms = 1) {
+    constexpr int width = __is_class(Packed) ? 1 : 16 / static_cast<int>(sizeof(Packed));
+    const int64_t step = terms * height;
+    for (int64_t first = 0; first < count; first += height, packed += step * depth) {
         const T* panel = source + first * stride;
         const int64_t used = count - first < height ? count - first : height;
         if (used == height && stride == 1) {
             for (int64_t k = 0; k < depth; ++k) {
                 for (int i = 0; i < height; ++i)
-                    packed[k * height + i] = convert(panel[k * depth_stride + i]);
+                    packed[k * step + i] = convert(panel[k * depth_stride + i]);
             }
             continue;
         }
-        for (int64_t i = 0; i < height; ++i) {
+        int64_t i = 0;
+        if constexpr (width > 1) {
+            for (; depth_stride == 1 && i + width <= used; i += width) {
+                for (int64_t k0 = 0; k0 < depth; k0 += kPackDepth) {
+                    const int64_t length = depth - k0 < kPackDepth ? depth - k0 : kPackDepth;
+                    Packed lines[width][kPackDepth];
+                    for (int line = 0; line < width; ++line) {
+                        const T* start = panel + (i + line) * stride + k0;
+                        for (int64_t k = 0; k < length; ++k) lines[line][k] = convert(start[k]);
+                    }
+                    interleave_lines<height>(lines, length, packed + k0 * step + i, step);
+                }
+            }
+        }
+        for (; i < height; ++i) {
             for (int64_t k = 0; k < depth; ++k) {
-                packed[k * height + i] =
-                    i < used ? convert(panel[i * stride + k * depth_stride]) : Packed{};
+                packed[k * step + i] =
+                    i < used ? convert(panel[i * stride + k * depth_stride]) : padding;
             }
         }
     }
 }
 
+// What most Macs are: chains in Acc, added up as they are.
+template <class L, class R, class A>
+struct PlainMac {
+    using Left = L;
+    using Right = R;
+    using Acc = A;
+    using Total = A;
+    static constexpr bool kHeavy = false;
+    SLIPSTICK_INLINE Vec<A> finish(Vec<A> chain) const { return chain; }
+};
+
 // The exact product, for kernels whose operands are ordinary numbers. Fused: rounds alike
 // everywhere.
 template <class T>
-struct ExactMac {
-    using Left = T;
-    using Right = T;
-    using Acc = T;
+struct ExactMac : PlainMac<T, T, T> {
     SLIPSTICK_INLINE Vec<T> operator()(Vec<T> acc, T left, Vec<T> right) const {
         return fma(broadcast(left), right, acc);
     }
@@ -118,10 +210,7 @@ struct ExactMac {
 
 // The same as fast as the level can: bits may differ between levels, unless the products are exact.
 template <class T>
-struct FastMac {
-    using Left = T;
-    using Right = T;
-    using Acc = T;
+struct FastMac : PlainMac<T, T, T> {
     SLIPSTICK_INLINE Vec<T> operator()(Vec<T> acc, T left, Vec<T> right) const {
         return mul_add(broadcast(left), right, acc);
     }
@@ -134,7 +223,7 @@ constexpr MatmulKernel kMatmulKernel = {
     .tile_columns = kTileColumns<typename Mac::Acc>,
     .left_bytes = sizeof(typename Mac::Left),
     .right_bytes = sizeof(typename Mac::Right),
-    .acc_bytes = sizeof(typename Mac::Acc),
+    .acc_bytes = sizeof(typename Mac::Total),
 };
 
 }  // namespace

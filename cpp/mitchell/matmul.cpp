@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 
 #include "core/broadcast.hpp"
 #include "core/checks.hpp"
@@ -9,6 +10,7 @@
 #include "mitchell/kernels.hpp"
 #include "mitchell/mitchell.hpp"
 #include "mitchell/operands.hpp"
+#include "mitchell/plan.hpp"
 
 namespace slipstick::cpu::mitchell {
 namespace {
@@ -39,37 +41,77 @@ void* address(const Matrix& matrix, int64_t row, int64_t column) {
            (row * matrix.row_stride + column * matrix.column_stride) * item_size(matrix.dtype);
 }
 
-bool is_finite(const Matmul& kernels, const Matrix& matrix) {
-    if (kernels.is_finite == nullptr) return true;
+// Elements that are worth a thread in a pass over an operand: 20 us.
+constexpr int64_t kScanGrain = 1 << 17;
+
+Magnitudes scan(const Matmul& kernels, const Matrix& matrix) {
     const bool along_columns = std::abs(matrix.column_stride) <= std::abs(matrix.row_stride);
-    const int64_t lines = along_columns ? matrix.rows : matrix.columns;
-    const int64_t length = along_columns ? matrix.columns : matrix.rows;
+    int64_t lines = along_columns ? matrix.rows : matrix.columns;
+    int64_t length = along_columns ? matrix.columns : matrix.rows;
     const int64_t stride = along_columns ? matrix.column_stride : matrix.row_stride;
-    for (int64_t line = 0; line < lines; ++line) {
-        const void* start = along_columns ? address(matrix, line, 0) : address(matrix, 0, line);
-        if (!kernels.is_finite(start, length, stride)) return false;
+    const int64_t line_stride = along_columns ? matrix.row_stride : matrix.column_stride;
+    if (line_stride == length * stride) {  // one line: short ones would be all overhead
+        length *= lines;
+        lines = 1;
     }
-    return true;
+    Magnitudes result;
+    if (lines * length == 0) return result;
+    std::mutex mutex;
+    const int64_t parts = lines > 1 ? 1 : length / kScanGrain + 1;
+    parallel_for(lines * parts, std::max<int64_t>(1, kScanGrain / (length / parts + 1)),
+                 [&](int64_t begin, int64_t end) {
+                     Magnitudes part;
+                     for (int64_t task = begin; task < end; ++task) {
+                         const int64_t line = task / parts;
+                         const int64_t from = task % parts * length / parts;
+                         const int64_t to = (task % parts + 1) * length / parts;
+                         const char* start = static_cast<const char*>(matrix.data) +
+                                             (line * line_stride + from * stride) *
+                                                 item_size(matrix.dtype);
+                         kernels.scan(start, stride, to - from, part);
+                     }
+                     const std::lock_guard lock(mutex);
+                     result.lowest = std::min(result.lowest, part.lowest);
+                     result.highest = std::max(result.highest, part.highest);
+                     result.zeros |= part.zeros;
+                 });
+    return result;
 }
 
-void multiply_matrices(const Matmul& kernels, const Matrix& a, const Matrix& b,
-                       const Parameters& method_parameters, double multiplier, const Matrix& out) {
-    const bool finite = is_finite(kernels, a) && is_finite(kernels, b);
-    const MatmulProblem problem{.rows = a.rows, .depth = a.columns, .columns = b.columns};
+// What an operand can hold: integers of 8 and 16 bits fit the kernels whatever they are, all
+// others are looked at.
+Magnitudes magnitudes_of(const Matrix& matrix) {
+    if (is_float(matrix.dtype) || item_size(matrix.dtype) == 4) {
+        return scan(*active_mitchell_matmul_kernels().matmul[matrix.dtype], matrix);
+    }
+    const int64_t operand_bits = item_size(matrix.dtype) * 8;
+    return {1, uint64_t{1} << (operand_bits - 1), true};
+}
+
+void run(const Plan& plan, const Matrix& a, const Matrix& b, double multiplier, const Matrix& out) {
+    const int64_t terms = plan.left.terms;
+    const MatmulProblem problem{
+        .rows = a.rows, .depth = a.columns * terms, .columns = b.columns};
     cpu::matmul(
-        finite ? kernels.finite : kernels.general, &method_parameters, problem,
+        plan.path->kernel, &plan.mac, problem,
         [&](int64_t row, int64_t rows, int64_t k, int64_t depth, void* packed) {
-            kernels.pack_left(address(a, row, k), a.row_stride, a.column_stride, rows, depth,
-                              packed);
+            plan.path->pack_left(plan.left, address(a, row, k / terms), a.row_stride,
+                                 a.column_stride, rows, depth, packed);
         },
         [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
-            kernels.pack_right(address(b, k, column), b.column_stride, b.row_stride, columns, depth,
-                               packed);
+            plan.path->pack_right(plan.right, address(b, k / terms, column), b.column_stride,
+                                  b.row_stride, columns, depth, packed);
         },
         [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const void* acc,
             int64_t acc_stride) {
             store_scaled(acc, acc_stride, rows, columns, multiplier, out, row, column);
         });
+}
+
+void multiply_matrices(const Method& method, Path path, const Matrix& a, const Matrix& b,
+                       double multiplier, const Matrix& out) {
+    run(make_plan(a.dtype, method, magnitudes_of(a), magnitudes_of(b), a.columns, path), a, b,
+        multiplier, out);
 }
 
 // The largest magnitude in an integer tensor, as a double (exact below 2^53, and operands have 32
@@ -140,10 +182,8 @@ ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Me
 }
 
 void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, double multiplier,
-            const Tensor& out) {
+            const Tensor& out, Path path) {
     if (out.size() == 0) return;
-    const Matmul& kernels = *active_mitchell_matmul_kernels().matmul[a.dtype];
-    const Parameters method_parameters = parameters("matmul", a.dtype, method);
     const Matrix left = matrix_of(a, true);
     const Matrix right = matrix_of(b, false);
     // The result as a matrix: an axis that a one-dimensional operand lacks has length 1.
@@ -183,8 +223,7 @@ void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, do
                 step(b_matrix, b, batch_rank(b));
                 step(out_matrix, out, batch_axes);
             }
-            multiply_matrices(kernels, a_matrix, b_matrix, method_parameters, multiplier,
-                              out_matrix);
+            multiply_matrices(method, path, a_matrix, b_matrix, multiplier, out_matrix);
         }
     };
     // A batch too short to occupy the threads runs one product after another, each on all of them.

@@ -1,3 +1,8 @@
+// Matrix products of approximate products: what is packed, and what the tile does with it.
+//
+// Whatever the dtype, a product is formed in the bits of the type that sums are kept in, float32 or
+// float64: an operand of 16 bits or an integer is widened while it is packed, exactly, and the sum
+// of two widened patterns is the widened pattern of the product.
 #include "core/simd.hpp"
 #include "core/tile.hpp"
 #include "mitchell/kernels.hpp"
@@ -7,15 +12,102 @@
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
 
+using mitchell::MacConstants;
+using mitchell::Magnitudes;
+using mitchell::MatmulPath;
+using mitchell::OperandChange;
+using mitchell::Packing;
 using slipstick::mitchell::Format;
 using slipstick::mitchell::multiply_bits;
-using slipstick::mitchell::multiply_finite_bits;
 using slipstick::mitchell::multiply_integers;
 using slipstick::mitchell::Parameters;
 
-// The value of
-// a 16-bit product that lies in a 32-bit lane. Products are never subnormal: a normal one only
-// needs its exponent's bias changed, by an exact multiplication with 2^112.
+template <class Sum>
+using LaneOf = typename BitsOf<Sum>::Unsigned;
+
+template <class Lane>
+constexpr Lane kSign = Lane{1} << (8 * sizeof(Lane) - 1);
+
+// --- Macs ---
+
+// A chain as it is added up: as it is, or as the integer that it holds exactly.
+template <class Total, class Chain>
+SLIPSTICK_INLINE Vec<Total> total(Chain chain) {
+    if constexpr (std::is_floating_point_v<Total>) {
+        return chain;
+    } else if constexpr (sizeof(Total) == 4) {
+        return __builtin_convertvector(chain, Vec<Total>);
+    } else {
+        // Below 2^51 the sum with 1.5 * 2^52 holds the integer in its low bits.
+        const Chain shifter = broadcast(0x1.8p52);
+        return bit_cast<Vec<Total>>(chain + shifter) - bit_cast<Vec<Total>>(shifter);
+    }
+}
+
+// Two patterns added: the whole product, sign included, of operands whose range is certified.
+// Zeros are patterns so small that whatever they give vanishes beside every other product, and
+// `finish` sees to chains of nothing else.
+template <class Sum, class TotalType, bool low_bits>
+struct SumMac {
+    using Left = LaneOf<Sum>;
+    using Right = LaneOf<Sum>;
+    using Acc = Sum;
+    using Total = TotalType;
+    static constexpr bool kHeavy = false;
+    MacConstants constants;
+
+    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Left left, Vec<Right> right) const {
+        Vec<Right> bits = broadcast(left) + right;
+        if constexpr (low_bits) bits |= broadcast(static_cast<Left>(constants.low_bits));
+        return acc + bit_cast<Vec<Sum>>(bits);
+    }
+
+    SLIPSTICK_INLINE Vec<Total> finish(Vec<Sum> chain) const {
+        const auto magnitude =
+            bit_cast<Vec<Sum>>(bit_cast<Vec<Right>>(chain) & (kSign<Right> - 1));
+        const Vec<Sum> zero = {};
+        chain = magnitude < static_cast<Sum>(constants.smallest_chain) ? zero : chain;
+        return total<Total>(chain * static_cast<Sum>(constants.unscale));
+    }
+};
+
+// The same for finite operands whose products cannot overflow: every product that is zero, or falls
+// below the normal range, is masked. The threshold belongs to the left element: magnitudes of the
+// right one above it give a normal product.
+template <class Sum, bool low_bits>
+struct FlushMac {
+    using Lane = LaneOf<Sum>;
+    struct Left {
+        Lane bits;
+        Lane threshold;
+    };
+    using Right = Lane;
+    using Acc = Sum;
+    using Total = Sum;
+    static constexpr bool kHeavy = false;
+    MacConstants constants;
+
+    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Left left, Vec<Lane> right) const {
+        using slipstick::mitchell::as_signed;
+        const Vec<Lane> magnitude = right & (kSign<Lane> - 1);
+        const auto normal = as_signed(magnitude) > as_signed(broadcast(left.threshold));
+        Vec<Lane> bits = broadcast(left.bits) + right;
+        if constexpr (low_bits) bits |= broadcast(static_cast<Lane>(constants.low_bits));
+        return acc + bit_cast<Vec<Sum>>(bits & bit_cast<Vec<Lane>>(normal));
+    }
+    SLIPSTICK_INLINE Vec<Sum> finish(Vec<Sum> chain) const { return chain; }
+};
+
+// Ordinary products, for methods that are exact products of changed operands. Not fused at v2, so
+// that bits may differ there; integers are exact anyway.
+template <class Sum, class TotalType>
+struct ChangedMac : FastMac<Sum> {
+    using Total = TotalType;
+    SLIPSTICK_INLINE Vec<Total> finish(Vec<Sum> chain) const { return total<Total>(chain); }
+};
+
+// The value of a 16-bit product that lies in a 32-bit lane. Products are never subnormal: a normal
+// one only needs its exponent's bias changed, by an exact multiplication with 2^112.
 SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, BFloat16) {
     return bit_cast<Vec<float>>(bits << 16);
 }
@@ -34,45 +126,187 @@ SLIPSTICK_INLINE Vec<double> product_value(Vec<uint64_t> bits, double) {
     return bit_cast<Vec<double>>(bits);
 }
 
-// Products in T's own format, sums in Sum (float32, or float64 for float64).
-template <class T, class Sum, bool finite>
-struct FloatMac {
-    using Lane = typename BitsOf<Sum>::Unsigned;
-    using Left = Lane;
-    using Right = Lane;
-    using Acc = Sum;
-    Parameters parameters;
+// Any operands: products in T's own format, by the full rules.
+template <class T, class Sum>
+struct GeneralMac : PlainMac<LaneOf<Sum>, LaneOf<Sum>, Sum> {
+    static constexpr bool kHeavy = true;
+    MacConstants constants;
 
-    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Left left, Vec<Right> right) const {
-        const auto c = static_cast<Lane>(parameters.c);
-        const Vec<Lane> bits =
-            finite ? multiply_finite_bits(broadcast(left), right, c, format<T, Lane>())
-                   : multiply_bits(broadcast(left), right, c, format<T, Lane>());
-        return acc + product_value(bits, T{});
+    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, LaneOf<Sum> left,
+                                         Vec<LaneOf<Sum>> right) const {
+        using Lane = LaneOf<Sum>;
+        return acc + product_value(multiply_bits(broadcast(left), right,
+                                                 static_cast<Lane>(constants.parameters.c),
+                                                 format<T, Lane>()),
+                                   T{});
     }
 };
 
 // Integer products are exact integers, lane by lane; the caller has made sure that no sum
 // overflows.
 template <class T, class Sum>
-struct IntegerMac {
-    using Left = Sum;
-    using Right = Sum;
-    using Acc = Sum;
-    Parameters parameters;
+struct GeneralIntegerMac : PlainMac<Sum, Sum, Sum> {
+    static constexpr bool kHeavy = true;
+    MacConstants constants;
 
-    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Left left, Vec<Right> right) const {
+    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Sum left, Vec<Sum> right) const {
         for (int lane = 0; lane < kLanes<Sum>; ++lane) {
-            acc[lane] += static_cast<Sum>(multiply_integers(
-                static_cast<T>(left), static_cast<T>(right[lane]), parameters.fraction));
+            acc[lane] += static_cast<Sum>(multiply_integers(static_cast<T>(left),
+                                                            static_cast<T>(right[lane]),
+                                                            constants.parameters.fraction));
         }
         return acc;
     }
 };
 
+// --- Packing ---
+
+// The bits of an element's value in lanes of Sum. A subnormal float16 stays below the widened
+// smallest normal one, whatever else becomes of it.
+template <class T, class Sum>
+SLIPSTICK_INLINE LaneOf<Sum> widened(T value) {
+    if constexpr (DtypeOf<T>::value == Dtype::kFloat16) {
+        const uint32_t magnitude = value.bits & 0x7fffu;
+        return ((value.bits & 0x8000u) << 16) | ((magnitude << 13) + 0x38000000u);
+    } else if constexpr (DtypeOf<T>::value == Dtype::kBFloat16) {
+        return uint32_t{value.bits} << 16;
+    } else {
+        return bits::of(static_cast<Sum>(value));
+    }
+}
+
+// Infinities and NaNs, whose widened float16 pattern is an ordinary number's.
+template <class T>
+SLIPSTICK_INLINE bool is_special(T value) {
+    if constexpr (std::is_integral_v<T>) {
+        return false;
+    } else {
+        const auto pattern = bit_cast<Pattern<T>>(value);
+        return slipstick::mitchell::is_special(pattern, format<T, Pattern<T>>());
+    }
+}
+template <class Sum, class T>
+SLIPSTICK_INLINE Sum number(T value) {
+    if constexpr (sizeof(T) == 2 && !std::is_integral_v<T>) {
+        return to_float(value);
+    } else {
+        return static_cast<Sum>(value);
+    }
+}
+
+template <class Lane>
+SLIPSTICK_INLINE Lane changed(Lane magnitude, const OperandChange& change) {
+    const auto odd = (magnitude >> change.odd_shift) & static_cast<Lane>(change.odd);
+    const Lane rounded = (magnitude + static_cast<Lane>(change.half) + odd) &
+                         static_cast<Lane>(change.keep);
+    return rounded | (magnitude >= change.set_from ? static_cast<Lane>(change.set) : Lane{0});
+}
+
+template <int height, class T, class Sum>
+void pack_sums(const Packing& shared, const void* source, int64_t stride, int64_t depth_stride,
+               int64_t count, int64_t depth, void* packed) {
+    using Lane = LaneOf<Sum>;
+    const Packing packing = shared;
+    const auto convert = [&](T value) {
+        const Lane lane = widened<T, Sum>(value);
+        const auto magnitude = static_cast<Lane>(lane & (kSign<Lane> - 1));
+        const auto sign = static_cast<Lane>(lane ^ magnitude);
+        const auto result = static_cast<Lane>((changed(magnitude, packing.change) | sign) +
+                                              static_cast<Lane>(packing.bias));
+        return magnitude < packing.smallest ? static_cast<Lane>(packing.zero) : result;
+    };
+    pack_panels<height>(static_cast<const T*>(source), stride, depth_stride, count, depth,
+                        static_cast<Lane*>(packed), convert, static_cast<Lane>(packing.zero));
+}
+
+template <class T, class Sum, bool low_bits>
+void pack_thresholds(const Packing& shared, const void* source, int64_t stride,
+                     int64_t depth_stride, int64_t count, int64_t depth, void* packed) {
+    using Lane = LaneOf<Sum>;
+    using Left = typename FlushMac<Sum, low_bits>::Left;
+    const Packing packing = shared;
+    const auto smallest = static_cast<Lane>(packing.smallest);
+    constexpr Lane never = kSign<Lane> - 1;
+    const auto convert = [&](T value) {
+        const Lane lane = widened<T, Sum>(value);
+        const auto magnitude = static_cast<Lane>(lane & (kSign<Lane> - 1));
+        if (magnitude < smallest) return Left{0, never};
+        const Lane change = changed(magnitude, packing.change);
+        const auto bits = static_cast<Lane>((change | (lane ^ magnitude)) +
+                                            static_cast<Lane>(packing.bias));
+        // change + bias + |right| >= smallest, and |right| >= smallest
+        const auto above = static_cast<Lane>(change + static_cast<Lane>(packing.bias));
+        const bool enlarges = slipstick::mitchell::as_signed(above) >= 0;
+        return Left{bits, static_cast<Lane>((enlarges ? smallest : smallest - above) - 1)};
+    };
+    pack_panels<kTileRows>(static_cast<const T*>(source), stride, depth_stride, count, depth,
+                           static_cast<Left*>(packed), convert, Left{0, never});
+}
+
+// --- Operands of exact products ---
+
+// The leading power of two with the value's sign; 0 for 0.
+template <class Sum>
+SLIPSTICK_INLINE Sum leading_power(Sum value) {
+    constexpr auto mask = static_cast<LaneOf<Sum>>(kSign<LaneOf<Sum>> |
+                                                   format<Sum, LaneOf<Sum>>().infinity);
+    return bit_cast<Sum>(static_cast<LaneOf<Sum>>(bits::of(value) & mask));
+}
+
+// An element as the first or second term of a changed exact product: with E(v) the leading power of
+// two of v, and v' what is left of v without its first leading ones,
+//   changed    v
+//   ILM        a b - a' b'                                       T less the last residual
+//   formula    a E(b) + E(a) (b - (1 - c) E(b))
+// The second term of what is not finite is 0, and the first one carries it into the sum.
+template <int height, class T, class Sum, bool left>
+void pack_values(const Packing& shared, const void* source, int64_t stride, int64_t depth_stride,
+                 int64_t count, int64_t depth, void* packed) {
+    using Lane = LaneOf<Sum>;
+    const Packing packing = shared;
+    constexpr Lane infinity = format<Sum, Lane>().infinity;
+    const auto element = [&](T value) {
+        if (packing.smallest == 0 || is_special(value)) return number<Sum>(value);
+        const Lane lane = widened<T, Sum>(value);
+        const auto magnitude = static_cast<Lane>(lane & (kSign<Lane> - 1));
+        if (magnitude < packing.smallest) return Sum{0};
+        return bit_cast<Sum>(static_cast<Lane>(changed(magnitude, packing.change) |
+                                               (lane ^ magnitude)));
+    };
+    const auto is_finite = [&](Sum value) {
+        return static_cast<Lane>(bits::of(value) & (kSign<Lane> - 1)) < infinity;
+    };
+    const auto first = [&](T raw) {
+        const Sum value = element(raw);
+        const bool power = packing.formula > 0 && !left && is_finite(value);
+        return power ? leading_power(value) : value;
+    };
+    const auto second = [&](T raw) {
+        const Sum value = element(raw);
+        if (!is_finite(value)) return Sum{0};
+        if (packing.formula > 0) {
+            const Sum power = leading_power(value);
+            return left ? power : value - static_cast<Sum>(packing.formula) * power;
+        }
+        Sum rest = value;
+        for (int i = 0; i < packing.leading_ones && rest != 0; ++i) rest -= leading_power(rest);
+        return left ? -rest : rest;
+    };
+    const auto* elements = static_cast<const T*>(source);
+    auto* target = static_cast<Sum*>(packed);
+    const int64_t length = depth / packing.terms;
+    pack_panels<height>(elements, stride, depth_stride, count, length, target, first, Sum{0},
+                        packing.terms);
+    if (packing.terms == 2) {
+        pack_panels<height>(elements, stride, depth_stride, count, length, target + height, second,
+                            Sum{0}, 2);
+    }
+}
+
+// Elements as they are, in wider lanes.
 template <int height, class T, class Lane>
-void pack(const void* source, int64_t stride, int64_t depth_stride, int64_t count, int64_t depth,
-          void* packed) {
+void pack_plain(const Packing&, const void* source, int64_t stride, int64_t depth_stride,
+                int64_t count, int64_t depth, void* packed) {
     if constexpr (std::is_integral_v<T>) {
         pack_panels<height>(static_cast<const T*>(source), stride, depth_stride, count, depth,
                             static_cast<Lane*>(packed),
@@ -84,44 +318,100 @@ void pack(const void* source, int64_t stride, int64_t depth_stride, int64_t coun
     }
 }
 
+// --- The range of an operand ---
+
 template <class T>
-bool is_finite(const void* source, int64_t count, int64_t stride) {
+void scan(const void* source, int64_t stride, int64_t count, Magnitudes& magnitudes) {
     using Lane = Pattern<T>;
-    const auto* elements = static_cast<const Lane*>(source);
     constexpr Format<Lane> f = format<T, Lane>();
-    Lane special = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        special = static_cast<Lane>(special |
-                                    ((elements[i * stride] & f.infinity) == f.infinity ? 1 : 0));
+    const auto* elements = static_cast<const Lane*>(source);
+    const auto above = static_cast<Lane>(f.sign - 1);  // no magnitude is greater
+    Lane lowest = above;
+    Lane highest = 0;
+    Lane smallest = above;
+    const auto look = [&](Lane bits) {
+        const auto magnitude = static_cast<Lane>(bits & above);
+        const Lane nonzero = magnitude < f.smallest ? above : magnitude;
+        lowest = nonzero < lowest ? nonzero : lowest;
+        highest = magnitude > highest ? magnitude : highest;
+        smallest = magnitude < smallest ? magnitude : smallest;
+    };
+    if (stride == 1) {
+        for (int64_t i = 0; i < count; ++i) look(elements[i]);
+    } else {
+        for (int64_t i = 0; i < count; ++i) look(elements[i * stride]);
     }
-    return special == 0;
+    if (lowest < magnitudes.lowest) magnitudes.lowest = lowest;
+    if (highest > magnitudes.highest) magnitudes.highest = highest;
+    magnitudes.zeros |= smallest < f.smallest;
 }
+
+template <class T>
+void scan_integers(const void* source, int64_t stride, int64_t count, Magnitudes& magnitudes) {
+    const auto* elements = static_cast<const T*>(source);
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t value = elements[i * stride];
+        const auto magnitude = static_cast<uint64_t>(value < 0 ? -value : value);
+        if (magnitude == 0) magnitudes.zeros = true;
+        if (magnitude != 0 && magnitude < magnitudes.lowest) magnitudes.lowest = magnitude;
+        if (magnitude > magnitudes.highest) magnitudes.highest = magnitude;
+    }
+}
+
+// --- Tables ---
+
+template <class T, class Sum, class Total, bool low_bits>
+constexpr MatmulPath kSums = {
+    .kernel = kMatmulKernel<SumMac<Sum, Total, low_bits>>,
+    .pack_left = &pack_sums<kTileRows, T, Sum>,
+    .pack_right = &pack_sums<kTileColumns<Sum>, T, Sum>,
+};
+template <class T, class Sum, class Total>
+constexpr MatmulPath kExact = {
+    .kernel = kMatmulKernel<ChangedMac<Sum, Total>>,
+    .pack_left = &pack_values<kTileRows, T, Sum, true>,
+    .pack_right = &pack_values<kTileColumns<Sum>, T, Sum, false>,
+};
+template <class T, class Sum, bool low_bits>
+constexpr MatmulPath kFlushed = {
+    .kernel = kMatmulKernel<FlushMac<Sum, low_bits>>,
+    .pack_left = &pack_thresholds<T, Sum, low_bits>,
+    .pack_right = &pack_sums<kTileColumns<Sum>, T, Sum>,
+};
 
 template <class T, class Sum>
 constexpr mitchell::Matmul kFloatMatmul = {
-    .general = kMatmulKernel<FloatMac<T, Sum, false>>,
-    .finite = kMatmulKernel<FloatMac<T, Sum, true>>,
-    .pack_left = &pack<kTileRows, T, typename BitsOf<Sum>::Unsigned>,
-    .pack_right = &pack<kTileColumns<Sum>, T, typename BitsOf<Sum>::Unsigned>,
-    .is_finite = &is_finite<T>,
+    .sums = kSums<T, Sum, Sum, false>,
+    .low_sums = kSums<T, Sum, Sum, true>,
+    .flushed = kFlushed<T, Sum, false>,
+    .low_flushed = kFlushed<T, Sum, true>,
+    .general = {kMatmulKernel<GeneralMac<T, Sum>>, &pack_plain<kTileRows, T, LaneOf<Sum>>,
+                &pack_plain<kTileColumns<Sum>, T, LaneOf<Sum>>},
+    .exact = kExact<T, Sum, Sum>,
+    .scan = &scan<T>,
 };
 
-template <class T, class Sum>
+template <class T, class Sum, class Total>
 constexpr mitchell::Matmul kIntegerMatmul = {
-    .general = kMatmulKernel<IntegerMac<T, Sum>>,
-    .finite = kMatmulKernel<IntegerMac<T, Sum>>,
-    .pack_left = &pack<kTileRows, T, Sum>,
-    .pack_right = &pack<kTileColumns<Sum>, T, Sum>,
-    .is_finite = nullptr,
+    .sums = kSums<T, Sum, Total, false>,
+    .low_sums = kSums<T, Sum, Total, true>,
+    .flushed = {},
+    .low_flushed = {},
+    .general = {kMatmulKernel<GeneralIntegerMac<T, Total>>, &pack_plain<kTileRows, T, Total>,
+                &pack_plain<kTileColumns<Total>, T, Total>},
+    .exact = kExact<T, Sum, Total>,
+    .scan = &scan_integers<T>,
 };
 
 constexpr auto make_matmul = []<class T>() -> const mitchell::Matmul* {
-    if constexpr (std::is_integral_v<T>) {
-        using Wide = std::conditional_t<sizeof(T) == 1, int32_t, int64_t>;
-        return &kIntegerMatmul<
-            T, std::conditional_t<std::is_signed_v<T>, Wide, std::make_unsigned_t<Wide>>>;
-    } else {
+    if constexpr (!std::is_integral_v<T>) {
         return &kFloatMatmul<T, std::conditional_t<sizeof(T) == 8, double, float>>;
+    } else if constexpr (sizeof(T) == 1) {
+        return &kIntegerMatmul<T, float,
+                               std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>>;
+    } else {
+        return &kIntegerMatmul<T, double,
+                               std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>;
     }
 };
 

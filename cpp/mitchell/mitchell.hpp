@@ -5,7 +5,7 @@
 
 #include "core/result.hpp"
 #include "core/tensor.hpp"
-#include "mitchell/method.hpp"
+#include "mitchell/plan.hpp"
 
 namespace slipstick::cpu::mitchell {
 
@@ -20,6 +20,6 @@ void divide(const ConstTensor& a, const ConstTensor& b, const Method& method, co
 ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Method& method);
 // `multiplier` is applied to every sum once, before rounding; floating-point operands only.
 void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, double multiplier,
-            const Tensor& out);
+            const Tensor& out, Path path = Path::kAuto);
 
 }  // namespace slipstick::cpu::mitchell

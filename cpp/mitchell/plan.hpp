@@ -1,0 +1,31 @@
+// How a product of two operands is computed: which kernel may run on numbers of their range, and
+// what the operands have to become for it.
+#pragma once
+
+#include "mitchell/kernels.hpp"
+#include "mitchell/method.hpp"
+
+namespace slipstick::cpu::mitchell {
+
+// The kernels that give the same bits where they may run; a test asks for each in turn.
+enum class Path { kAuto, kSums, kFlushed, kGeneral };
+
+struct Plan {
+    const MatmulPath* path;
+    Packing left;
+    Packing right;
+    MacConstants mac;
+};
+
+// Whether the method's products are ordinary products of changed operands.
+bool is_exact_in_disguise(Dtype dtype, const Method& method);
+
+// `a` and `b` as scanned, or for integers the limits of what they hold; `depth` is the length of the
+// longest sum. Throws std::invalid_argument where `path` cannot serve.
+Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Magnitudes& b,
+               int64_t depth, Path path);
+
+// Ordinary products of the operands as they are.
+Plan make_exact_plan(Dtype dtype);
+
+}  // namespace slipstick::cpu::mitchell
