@@ -34,16 +34,15 @@ SLIPSTICK_INLINE void store_lanes(Pattern<T>* target, Vec<Lane> value) {
     }
 }
 
-// out = operation(a, b) on the bits of T.
+// out = operation(a, b) on the bits of T, from element `i` on.
 template <class T, class Lane, class Operation>
-SLIPSTICK_INLINE void binary(const Strip& strip, const Operation& operation) {
+SLIPSTICK_INLINE void binary(const Strip& strip, const Operation& operation, int64_t i = 0) {
     using V = Vec<Lane>;
     constexpr int lanes = kLanes<Lane>;
     const auto* a = static_cast<const Pattern<T>*>(strip.data[1]);
     const auto* b = static_cast<const Pattern<T>*>(strip.data[2]);
     auto* out = static_cast<Pattern<T>*>(strip.target());
     const auto [out_stride, a_stride, b_stride] = strip.stride;
-    int64_t i = 0;
     if (out_stride == 1 && (a_stride | b_stride | 1) == 1) {  // every step is 1 or 0
         const V a_value = broadcast(Lane{a[0]});
         const V b_value = broadcast(Lane{b[0]});

@@ -71,14 +71,48 @@ private:
     }
 };
 
+// The same for 16-bit numbers in lanes of 32 bits, without an offset.
 template <class T>
-SLIPSTICK_INLINE Vec<Wider<T>> load_bytes(const T* source) {
+struct MultiplyWords {
+    SLIPSTICK_INLINE Vec<Wider<T>> operator()(Vec<Wider<T>> a, Vec<Wider<T>> b) const {
+        using V = Vec<uint32_t>;
+        if constexpr (std::is_signed_v<T>) {
+            const Vec<int32_t> sign = (a ^ b) >> 31;
+            const auto magnitude =
+                (Vec<int32_t>)unsigned_product((V)(a < 0 ? -a : a), (V)(b < 0 ? -b : b));
+            return (magnitude ^ sign) - sign;
+        } else {
+            return unsigned_product(a, b);
+        }
+    }
+
+private:
+    // A float32 without its fraction.
+    SLIPSTICK_INLINE static Vec<uint32_t> leading_one(Vec<uint32_t> value) {
+        const auto bits = bit_cast<Vec<uint32_t>>(
+            __builtin_convertvector(bit_cast<Vec<int32_t>>(value), Vec<float>));
+        const auto power = bit_cast<Vec<float>>(bits & 0x7f800000u);
+        return bit_cast<Vec<uint32_t>>(__builtin_convertvector(power, Vec<int32_t>));
+    }
+    SLIPSTICK_INLINE static Vec<uint32_t> unsigned_product(Vec<uint32_t> a, Vec<uint32_t> b) {
+        const Vec<uint32_t> p = leading_one(a);
+        const Vec<uint32_t> q = leading_one(b);
+        const Vec<uint32_t> t = a * q + b * p;
+        const Vec<uint32_t> one = p * q;
+        const Vec<uint32_t> plain = t - one;
+        const Vec<uint32_t> carried = (t + t) - (one << 2);
+        return plain > carried ? plain : carried;
+    }
+};
+
+template <class T>
+SLIPSTICK_INLINE Vec<Wider<T>> load_wider(const T* source) {
     return __builtin_convertvector((load<VecLike<T, Wider<T>>>(source)), Vec<Wider<T>>);
 }
 
 // How many elements were done; a strip with other strides is left alone.
-template <class T, bool has_offset>
-int64_t multiply_byte_vectors(const Strip& strip, const Parameters& parameters) {
+template <class T, class Operation>
+SLIPSTICK_INLINE int64_t multiply_vectors(const Strip& strip, const Operation& multiply) {
     using V = Vec<Wider<T>>;
     constexpr int lanes = kLanes<Wider<T>>;
     const auto* a = static_cast<const T*>(strip.data[1]);
@@ -86,14 +120,12 @@ int64_t multiply_byte_vectors(const Strip& strip, const Parameters& parameters) 
     auto* out = static_cast<Wider<T>*>(strip.target());
     const auto [out_stride, a_stride, b_stride] = strip.stride;
     if (out_stride != 1 || (a_stride | b_stride | 1) != 1) return 0;
-    const MultiplyBytes<T, has_offset> multiply{
-        .leading_one = {}, .fraction = static_cast<uint16_t>(parameters.fraction >> 48)};
     const V a_value = broadcast(Wider<T>{a[0]});
     const V b_value = broadcast(Wider<T>{b[0]});
     int64_t i = 0;
     for (; i + lanes <= strip.count; i += lanes) {
-        const V left = a_stride == 1 ? load_bytes(a + i) : a_value;
-        const V right = b_stride == 1 ? load_bytes(b + i) : b_value;
+        const V left = a_stride == 1 ? load_wider(a + i) : a_value;
+        const V right = b_stride == 1 ? load_wider(b + i) : b_value;
         store(out + i, multiply(left, right));
     }
     return i;
@@ -106,8 +138,12 @@ void multiply_integer_strip(const Strip& strip, const Parameters& parameters) {
     auto* out = static_cast<Wider<T>*>(strip.target());
     int64_t i = 0;
     if constexpr (M::kKind == Kind::kMitchell && sizeof(T) == 1) {
-        i = parameters.fraction == 0 ? multiply_byte_vectors<T, false>(strip, parameters)
-                                     : multiply_byte_vectors<T, true>(strip, parameters);
+        const auto fraction = static_cast<uint16_t>(parameters.fraction >> 48);
+        i = parameters.fraction == 0
+                ? multiply_vectors<T>(strip, MultiplyBytes<T, false>{{}, fraction})
+                : multiply_vectors<T>(strip, MultiplyBytes<T, true>{{}, fraction});
+    } else if constexpr (M::kKind == Kind::kMitchell && sizeof(T) == 2) {
+        if (parameters.fraction == 0) i = multiply_vectors<T>(strip, MultiplyWords<T>{});
     }
     for (; i < strip.count; ++i) {
         out[i * strip.stride[0]] =

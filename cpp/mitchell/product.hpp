@@ -158,8 +158,8 @@ template <class T>
 SLIPSTICK_HD Wider<T> saturated(ProductWork<T> magnitude, bool negative) {
     using Product = Wider<T>;
     using Unsigned = std::make_unsigned_t<Product>;
-    constexpr auto highest =
-        static_cast<Unsigned>(std::is_signed_v<Product> ? ~Unsigned{0} >> 1 : ~Unsigned{0});
+    constexpr auto all = static_cast<Unsigned>(~Unsigned{0});  // ~ gives an int of 16 bits
+    constexpr auto highest = static_cast<Unsigned>(std::is_signed_v<Product> ? all >> 1 : all);
     const ProductWork<T> limit = ProductWork<T>{highest} + (negative ? 1 : 0);
     const auto kept = static_cast<Unsigned>(magnitude > limit ? limit : magnitude);
     return static_cast<Product>(negative ? Unsigned{0} - kept : kept);
