@@ -93,8 +93,7 @@ inline void bind_mitchell(py::module_& module) {
             const Result result("reciprocal", out, empty,
                                 mitchell::result_of_reciprocal(operand.tensor()),
                                 {{"a", operand.tensor()}}, true);
-            without_gil(
-                [&] { mitchell::reciprocal(operand.tensor(), method, result.tensor()); });
+            without_gil([&] { mitchell::reciprocal(operand.tensor(), method, result.tensor()); });
             return result.object();
         },
         py::arg("a"), py::arg("method"), py::arg("out"), py::arg("empty"));

@@ -53,8 +53,8 @@ SLIPSTICK_INLINE void binary(const Strip& strip, const Operation& operation, int
         }
     }
     for (; i < strip.count; ++i) {
-        out[i * out_stride] = static_cast<Pattern<T>>(operation.template operator()<T, Lane>(
-            Lane{a[i * a_stride]}, Lane{b[i * b_stride]}));
+        out[i * out_stride] = static_cast<Pattern<T>>(
+            operation.template operator()<T, Lane>(Lane{a[i * a_stride]}, Lane{b[i * b_stride]}));
     }
 }
 

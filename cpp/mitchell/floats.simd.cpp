@@ -43,16 +43,16 @@ struct Divide {
 
 // Mitchell's products for float32 and float64 where all is well: two adds, and a certificate of the
 // operands' exponents. With a bias of B, exponents from (B + 1) / 2 to (3 B - 3) / 2 give a normal
-// product whatever the fractions and the offset carry, and then the wrapping sum of the patterns has
-// the right sign too. Values from 2^-63 to 2^63 for float32. In words of 32 bits, which AVX2 can
-// compare without a sign; of a float64 the upper word holds the exponent, and any lower word will do.
+// product whatever the fractions and the offset carry, and then the wrapping sum of the patterns
+// has the right sign too. Values from 2^-63 to 2^63 for float32. In words of 32 bits, which AVX2
+// can compare without a sign; of a float64 the upper word holds the exponent, and any lower word
+// will do.
 template <class T>
 struct Certificate {
     using Words = Vec<uint32_t>;
     static constexpr Format<Pattern<T>> kFormat = format<T, Pattern<T>>();
     static constexpr int kShift = 8 * (sizeof(T) - 4);
-    static constexpr auto kBias =
-        static_cast<Pattern<T>>(kFormat.one >> kFormat.fraction_bits);
+    static constexpr auto kBias = static_cast<Pattern<T>>(kFormat.one >> kFormat.fraction_bits);
     // The sign is shifted out.
     static constexpr uint32_t word_of(Pattern<T> exponent) {
         return static_cast<uint32_t>((exponent << kFormat.fraction_bits) >> kShift) * 2;
@@ -120,7 +120,8 @@ void multiply_floats(const Strip& strip, const Parameters& parameters) {
     int64_t done = 0;
     if constexpr (M::kKind == slipstick::mitchell::Kind::kMitchell && sizeof(T) >= 4)
         done = multiply_in_blocks<T>(strip, parameters);
-    binary<T, LaneOfBits<M::lane_bits(8 * sizeof(Pattern<T>))>>(strip, Multiply<M>{parameters}, done);
+    binary<T, LaneOfBits<M::lane_bits(8 * sizeof(Pattern<T>))>>(strip, Multiply<M>{parameters},
+                                                                done);
 }
 template <class T>
 void divide_floats(const Strip& strip, const Parameters& parameters) {
@@ -135,9 +136,7 @@ constexpr auto make_multiply = []<class M, class T>() -> mitchell::ElementwiseFn
         return nullptr;
     }
 };
-constexpr auto make_divide = []<class T>() -> mitchell::ElementwiseFn {
-    return &divide_floats<T>;
-};
+constexpr auto make_divide = []<class T>() -> mitchell::ElementwiseFn { return &divide_floats<T>; };
 
 }  // namespace
 

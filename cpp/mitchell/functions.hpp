@@ -1,5 +1,5 @@
-// Mitchell's square root, logarithm, exponential and power, bit for bit, for one number or a vector.
-// The lanes are at least as wide as the format, and 32 bits or more.
+// Mitchell's square root, logarithm, exponential and power, bit for bit, for one number or a
+// vector. The lanes are at least as wide as the format, and 32 bits or more.
 #pragma once
 
 #include "mitchell/methods.hpp"
@@ -20,8 +20,8 @@ SLIPSTICK_HD U sqrt_bits(U bits, const Format<Lane>& f) {
     return is_nan ? zero + f.nan : number;
 }
 
-// A float32's or float64's value rounded to the format, and back: to nearest, ties to even. Only for
-// values between 2^-m and 2048, or zero: within the normal range of every format.
+// A float32's or float64's value rounded to the format, and back: to nearest, ties to even. Only
+// for values between 2^-m and 2048, or zero: within the normal range of every format.
 template <class U, class Lane>
 SLIPSTICK_HD U bits_of_value(Real<U> value, const Format<Lane>& f) {
     const int dropped = kRealBits<U> - f.fraction_bits;
@@ -32,8 +32,8 @@ SLIPSTICK_HD U bits_of_value(Real<U> value, const Format<Lane>& f) {
     const U magnitude = static_cast<U>(bits & static_cast<Lane>(~Lane{0} >> 1));
     // The exponents' biases differ.
     const uint64_t rebias = (kRealOne<U> >> dropped) - f.one;
-    const auto rounded = static_cast<U>(shift_right(rounded_log(magnitude, dropped), dropped) -
-                                        fill<U>(rebias));
+    const auto rounded =
+        static_cast<U>(shift_right(rounded_log(magnitude, dropped), dropped) - fill<U>(rebias));
     const U kept = magnitude == U{} ? magnitude : rounded;
     return static_cast<U>(kept | static_cast<U>(sign * f.sign));
 }
@@ -101,9 +101,8 @@ SLIPSTICK_HD U exp2_bits(U bits, const Format<Lane>& f) {
     const Real<U> units =
         limited * static_cast<Scalar>(uint64_t{1} << f.fraction_bits);  // a power of two: exact
     const auto truncated = converted<Signed>(units);
-    const auto floor = converted<Real<U>>(truncated) > units
-                           ? static_cast<Signed>(truncated - 1)
-                           : truncated;
+    const auto floor =
+        converted<Real<U>>(truncated) > units ? static_cast<Signed>(truncated - 1) : truncated;
     const auto sum = static_cast<U>(reinterpret<U>(floor) + f.one);
     const U flushed = as_signed(sum) < as_signed(f.smallest) ? zero : sum;
     const U infinity = zero + f.infinity;
@@ -114,8 +113,8 @@ SLIPSTICK_HD U exp2_bits(U bits, const Format<Lane>& f) {
     return magnitude > f.infinity ? zero + f.nan : result;
 }
 
-// 1.0 + floor(p (bits - 1.0)), exactly; special cases are those of IEEE 754's pow, where a subnormal
-// counts as zero.
+// 1.0 + floor(p (bits - 1.0)), exactly; special cases are those of IEEE 754's pow, where a
+// subnormal counts as zero.
 SLIPSTICK_HD uint64_t power_bits(uint64_t bits, double p, const Format<uint64_t>& f) {
     const bool is_negative = (bits & f.sign) != 0;
     uint64_t magnitude = magnitude_of(bits, f);
@@ -145,8 +144,8 @@ SLIPSTICK_HD uint64_t power_bits(uint64_t bits, double p, const Format<uint64_t>
     using Wide = __int128;  // 53 bits, 63 bits and a shift of 11
     const auto log = static_cast<int64_t>(magnitude) - static_cast<int64_t>(f.one);
     const Wide product = Wide{p < 0 ? -log : log} * static_cast<int64_t>(significand);
-    const Wide floor = shift >= 0 ? product * (Wide{1} << shift)
-                                  : product >> (shift > -127 ? -shift : 127);
+    const Wide floor =
+        shift >= 0 ? product * (Wide{1} << shift) : product >> (shift > -127 ? -shift : 127);
     const Wide result = floor + static_cast<int64_t>(f.one);
     if (result < static_cast<int64_t>(f.smallest)) return sign;
     if (result >= static_cast<int64_t>(f.infinity)) return f.infinity | sign;

@@ -1,6 +1,6 @@
 // Square root, logarithm, exponential and power, element by element.
-#include "mitchell/elements.hpp"
 #include "mitchell/functions.hpp"
+#include "mitchell/elements.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {

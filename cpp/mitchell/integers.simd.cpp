@@ -59,8 +59,7 @@ private:
             const V plain = one + sum;
             const V carried = cross + cross + multiply_high(one + one, units);
             // 4 o may be 2^16.
-            const V twice =
-                one == 0x4000 ? units : multiply_high(one << 2, units);
+            const V twice = one == 0x4000 ? units : multiply_high(one << 2, units);
             const V rest = (cross - one) << 2;
             const V total = rest + twice;
             const V full = broadcast(uint16_t{0xffff});

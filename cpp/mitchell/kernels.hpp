@@ -32,9 +32,7 @@ struct Matmul {
 template <class Fn>
 struct PerMethod {
     PerDtype<Fn> fn[slipstick::mitchell::kMethodCount];
-    constexpr const PerDtype<Fn>& operator[](Kind kind) const {
-        return fn[static_cast<int>(kind)];
-    }
+    constexpr const PerDtype<Fn>& operator[](Kind kind) const { return fn[static_cast<int>(kind)]; }
 };
 
 struct FloatKernels {

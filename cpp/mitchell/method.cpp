@@ -50,8 +50,8 @@ bool find_kind(std::string_view name, Kind& kind) {
 
 Parameters parameters(const char* function, Dtype dtype, const Method& method) {
     const bool floats = is_float(dtype);
-    const int m = floats ? float_format(dtype).fraction_bits
-                         : static_cast<int>(item_size(dtype)) * 8 - 1;
+    const int m =
+        floats ? float_format(dtype).fraction_bits : static_cast<int>(item_size(dtype)) * 8 - 1;
     Parameters result{};
     result.fraction_bits = m;
     dispatch_method(method.kind, [&]<class M>() {

@@ -267,8 +267,7 @@ struct LMulFormula : LMulBase {
     template <class U>
     SLIPSTICK_HD static U significand(U x, U y, const Parameters& p) {
         const int m = p.fraction_bits;
-        return static_cast<U>(
-            x + y + fill<U>((uint64_t{1} << m) + (p.fraction >> (64 - m))));
+        return static_cast<U>(x + y + fill<U>((uint64_t{1} << m) + (p.fraction >> (64 - m))));
     }
     template <class U>
     SLIPSTICK_HD static U log(U x, U y, const Parameters& p) {
@@ -324,9 +323,8 @@ struct Realm : MethodBase {
         using Lane = LaneOf<U>;
         const int bits = static_cast<int>(p.width);
         const int dropped = p.fraction_bits - bits;
-        const U correction = lanewise(
-            shift_right(x, dropped), shift_right(y, dropped),
-            [&p, bits](Lane i, Lane j) {
+        const U correction =
+            lanewise(shift_right(x, dropped), shift_right(y, dropped), [&p, bits](Lane i, Lane j) {
                 return static_cast<Lane>(p.table[(uint64_t{i} << bits) | uint64_t{j}]);
             });
         return static_cast<U>(mitchell_significand(x, y, p.fraction_bits) +
@@ -351,8 +349,8 @@ struct Ilm : MethodBase {
     template <class U>
     SLIPSTICK_HD static Real<U> residual(U x, const Parameters& p) {
         Real<U> rest = significand_value(x, p.fraction_bits) - 1;
-        const U exponent = fill<U>(((uint64_t{1} << (sizeof(LaneOf<U>) == 8 ? 11 : 8)) - 1)
-                                   << kRealBits<U>);
+        const U exponent =
+            fill<U>(((uint64_t{1} << (sizeof(LaneOf<U>) == 8 ? 11 : 8)) - 1) << kRealBits<U>);
         const int count = static_cast<int>(p.width < p.fraction_bits ? p.width : p.fraction_bits);
         for (int i = 0; i < count; ++i)
             rest -= reinterpret<Real<U>>(static_cast<U>(reinterpret<U>(rest) & exponent));
@@ -384,8 +382,8 @@ private:
     SLIPSTICK_HD static uint64_t log_of_53_bits(uint64_t x, uint64_t y, const Parameters& p) {
         using Wide = unsigned __int128;
         const uint64_t one = uint64_t{1} << 52;
-        const Wide value = Wide{one | x} * (one | y) -
-                           Wide{without_ones(x, p.width)} * without_ones(y, p.width);
+        const Wide value =
+            Wide{one | x} * (one | y) - Wide{without_ones(x, p.width)} * without_ones(y, p.width);
         const int dropped = (value >> 105) != 0 ? 53 : 52;
         const Wide odd = (value >> dropped) & 1;
         const Wide half = (Wide{1} << (dropped - 1)) - 1;
@@ -409,8 +407,8 @@ struct MitchW : MethodBase {
     }
 };
 
-// The exact product of operands cut to their leading bits, the last one kept set. width: floats: how
-// many fraction bits are dropped; integers: how many bits are kept.
+// The exact product of operands cut to their leading bits, the last one kept set. width: floats:
+// how many fraction bits are dropped; integers: how many bits are kept.
 struct Drum : MethodBase {
     static constexpr Kind kKind = Kind::kDrum;
     static constexpr const char* kName = "drum";
@@ -515,9 +513,8 @@ struct MethodList {
         return ((static_cast<int>(M::kKind) == place++) && ...);
     }
 };
-using Methods =
-    MethodList<Mitchell, Raw, KossonJaggi, LMul, LMulFormula, Mbm, Realm, Ilm, MitchW, Drum, AlmSoa,
-               OperandDecomposition, TableMethod>;
+using Methods = MethodList<Mitchell, Raw, KossonJaggi, LMul, LMulFormula, Mbm, Realm, Ilm, MitchW,
+                           Drum, AlmSoa, OperandDecomposition, TableMethod>;
 static_assert(Methods::in_order());
 inline constexpr int kMethodCount = Methods::kCount;
 
@@ -538,8 +535,8 @@ inline constexpr bool kTakesIntegers =
 // --- Float products ---
 
 // What a matrix product packs: the sign and the transformed magnitude of a number that is neither
-// infinite nor NaN; zero for subnormals. A number close to infinity may round up to its pattern, and
-// still multiplies as 2^128 (float32) would.
+// infinite nor NaN; zero for subnormals. A number close to infinity may round up to its pattern,
+// and still multiplies as 2^128 (float32) would.
 template <class M, class Lane, class U>
 SLIPSTICK_HD U transform_bits(U bits, const Parameters& p, const Format<Lane>& f) {
     if constexpr (!M::kTransforms) {
@@ -636,9 +633,8 @@ template <class M, class T>
 SLIPSTICK_HD Wider<T> multiply_integers(T a, T b, const Parameters& p) {
     if constexpr (M::kDomain == Domain::kTable) {
         static_assert(sizeof(T) == 1);
-        return static_cast<Wider<T>>(
-            p.table[(static_cast<unsigned>(static_cast<uint8_t>(a)) << 8) |
-                    static_cast<uint8_t>(b)]);
+        return static_cast<Wider<T>>(p.table[(static_cast<unsigned>(static_cast<uint8_t>(a)) << 8) |
+                                             static_cast<uint8_t>(b)]);
     } else if constexpr (M::kKind == Kind::kMitchell) {
         return multiply_integers(a, b, p.fraction);
     } else {

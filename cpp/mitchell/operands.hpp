@@ -14,8 +14,8 @@ inline constexpr const char* kIntegerDtypes = "int8, int16, int32, uint8, uint16
 constexpr bool is_float(Dtype dtype) { return dtype <= Dtype::kBFloat16; }
 
 constexpr bool is_operand(Dtype dtype) {
-    return is_float(dtype) || (dtype >= Dtype::kInt8 && dtype <= Dtype::kUInt32 &&
-                               dtype != Dtype::kInt64);
+    return is_float(dtype) ||
+           (dtype >= Dtype::kInt8 && dtype <= Dtype::kUInt32 && dtype != Dtype::kInt64);
 }
 
 constexpr const slipstick::mitchell::Format<uint64_t>& float_format(Dtype dtype) {

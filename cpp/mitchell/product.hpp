@@ -53,10 +53,10 @@ SLIPSTICK_HD auto is_special(U bits, const Format<Lane>& f) {
     return as_signed(magnitude_of(bits, f)) >= as_signed(f.infinity);
 }
 
-// The bits of a product from the sum of its operands' magnitudes, or what stands for it, the smaller
-// magnitude and the sign. Two magnitudes fill the lane and no more, so the sum is clamped before c is
-// taken off: what overflows becomes infinity, and what is below 1.0 * c turns negative and is
-// flushed with the subnormals.
+// The bits of a product from the sum of its operands' magnitudes, or what stands for it, the
+// smaller magnitude and the sign. Two magnitudes fill the lane and no more, so the sum is clamped
+// before c is taken off: what overflows becomes infinity, and what is below 1.0 * c turns negative
+// and is flushed with the subnormals.
 template <class Lane, class U>
 SLIPSTICK_HD U product_of_sum(U sum, U smaller, U sign, Lane c, const Format<Lane>& f) {
     const U zero{};
