@@ -64,13 +64,13 @@ struct Magnitudes {
 };
 using ScanFn = void (*)(const void* source, int64_t stride, int64_t count, Magnitudes& magnitudes);
 
-// What a level offers for one dtype. The first three give the same bits where they may run.
+// What a level offers for one dtype. All but `exact` give the same bits
+// where they may run, those of the GeneralKernels.
 struct Matmul {
     MatmulPath sums;       // patterns added, nothing else: for a range that has been certified
     MatmulPath low_sums;   // and low bits set
     MatmulPath flushed;    // zeros and underflow handled for each product; no overflow
     MatmulPath low_flushed;
-    MatmulPath general;    // any operands
     MatmulPath exact;      // ordinary products of changed operands
     ScanFn scan;
 };
@@ -101,6 +101,22 @@ struct FunctionKernels {
 struct MatmulKernels {
     PerDtype<const Matmul*> matmul;
 };
+// Products by the method's own rules. For 8-bit integers there is that of Kind::kTable alone.
+struct GeneralKernels {
+    PerMethod<const MatmulPath*> path;
+};
+
+// Rows of the left operand that a lookup product takes at once.
+inline constexpr int kLookupRows = 16;
+// acc[j][i] += sum over k of table[left[k][i]][right[k * right_stride + j]], for kLookupRows rows i.
+// `scratch` holds 2 * 256 * kLookupRows elements.
+using LookupFn = void (*)(const uint16_t* table, const uint8_t* left, const uint8_t* right,
+                          int64_t right_stride, int64_t depth, int64_t columns, uint32_t* scratch,
+                          uint32_t* acc);
+struct LookupKernels {
+    LookupFn of_unsigned;
+    LookupFn of_signed;
+};
 
 }  // namespace slipstick::cpu::mitchell
 
@@ -109,4 +125,6 @@ SLIPSTICK_LEVEL_TABLE(mitchell::FloatKernels, mitchell_float_kernels)
 SLIPSTICK_LEVEL_TABLE(mitchell::IntegerKernels, mitchell_integer_kernels)
 SLIPSTICK_LEVEL_TABLE(mitchell::FunctionKernels, mitchell_function_kernels)
 SLIPSTICK_LEVEL_TABLE(mitchell::MatmulKernels, mitchell_matmul_kernels)
+SLIPSTICK_LEVEL_TABLE(mitchell::GeneralKernels, mitchell_general_kernels)
+SLIPSTICK_LEVEL_TABLE(mitchell::LookupKernels, mitchell_lookup_kernels)
 }  // namespace slipstick::cpu

@@ -108,10 +108,92 @@ void run(const Plan& plan, const Matrix& a, const Matrix& b, double multiplier, 
         });
 }
 
+// --- Products that are looked up ---
+
+constexpr int64_t kLookupColumns = 2048;  // sums of sixteen rows: 128 KiB
+constexpr int64_t kLookupDepth = 64;      // lines of the right operand that are gathered at once
+// Below so many columns the tables cost more to turn round than they save.
+constexpr int64_t kLookupFrom = 96;
+
+void run_lookups(const Plan& plan, const Matrix& a, const Matrix& b, const Matrix& out) {
+    const LookupKernels& kernels = active_mitchell_lookup_kernels();
+    const Table& table = *plan.products;
+    const LookupFn lookup = table.is_signed ? kernels.of_signed : kernels.of_unsigned;
+    const int64_t row_blocks = (a.rows + kLookupRows - 1) / kLookupRows;
+    const int64_t column_blocks = (b.columns + kLookupColumns - 1) / kLookupColumns;
+    const int64_t width = std::min(kLookupColumns, b.columns);
+    parallel_for(row_blocks * column_blocks, 1, [&](int64_t begin, int64_t end) {
+        const Scratch scratch(2 * 256 * kLookupRows * int64_t{sizeof(uint32_t)});
+        const Scratch acc(width * kLookupRows * int64_t{sizeof(uint32_t)});
+        const Scratch left(kLookupDepth * kLookupRows);
+        const Scratch right(kLookupDepth * width);
+        auto* const sums = acc.as<uint32_t>();
+        for (int64_t task = begin; task < end; ++task) {
+            const int64_t row = task / column_blocks * kLookupRows;
+            const int64_t rows = std::min<int64_t>(kLookupRows, a.rows - row);
+            const int64_t column = task % column_blocks * kLookupColumns;
+            const int64_t columns = std::min(kLookupColumns, b.columns - column);
+            std::fill_n(sums, columns * kLookupRows, 0u);
+            for (int64_t k = 0; k < a.columns; k += kLookupDepth) {
+                const int64_t depth = std::min(kLookupDepth, a.columns - k);
+                for (int64_t i = 0; i < depth * kLookupRows; ++i) {
+                    // Rows beyond the last repeat it: their sums are not stored.
+                    const int64_t r = std::min(i % kLookupRows, rows - 1);
+                    left.as<uint8_t>()[i] =
+                        *static_cast<uint8_t*>(address(a, row + r, k + i / kLookupRows));
+                }
+                const auto* lines = static_cast<const uint8_t*>(address(b, k, column));
+                int64_t stride = b.row_stride;
+                if (b.column_stride != 1) {
+                    for (int64_t j = 0; j < columns; ++j) {
+                        for (int64_t i = 0; i < depth; ++i) {
+                            right.as<uint8_t>()[i * width + j] =
+                                lines[i * b.row_stride + j * b.column_stride];
+                        }
+                    }
+                    lines = right.as<uint8_t>();
+                    stride = width;
+                }
+                lookup(table.entries.data(), left.as<uint8_t>(), lines, stride, depth, columns,
+                       scratch.as<uint32_t>(), sums);
+            }
+            for (int64_t i = 0; i < rows; ++i) {
+                for (int64_t j = 0; j < columns; ++j) {
+                    *static_cast<uint32_t*>(address(out, row + i, column + j)) =
+                        sums[j * kLookupRows + i];
+                }
+            }
+        }
+    });
+}
+
+Matrix transposed(const Matrix& matrix) {
+    return {matrix.data,          matrix.dtype,         matrix.columns,
+            matrix.rows,          matrix.column_stride, matrix.row_stride};
+}
+
+// c^T = b^T a^T, with the table's axes exchanged.
+void run_lookups_transposed(const Plan& plan, const Matrix& a, const Matrix& b,
+                            const Matrix& out) {
+    auto exchanged = std::make_shared<Table>(*plan.products);
+    for (size_t i = 0; i < 256; ++i) {
+        for (size_t j = 0; j < 256; ++j)
+            exchanged->entries[256 * i + j] = plan.products->entries[256 * j + i];
+    }
+    Plan turned = plan;
+    turned.products = std::move(exchanged);
+    run_lookups(turned, transposed(b), transposed(a), transposed(out));
+}
+
 void multiply_matrices(const Method& method, Path path, const Matrix& a, const Matrix& b,
                        double multiplier, const Matrix& out) {
-    run(make_plan(a.dtype, method, magnitudes_of(a), magnitudes_of(b), a.columns, path), a, b,
-        multiplier, out);
+    const Plan plan =
+        make_plan(a.dtype, method, magnitudes_of(a), magnitudes_of(b), a.columns, path);
+    if (plan.products != nullptr && path == Path::kAuto) {
+        if (b.columns >= kLookupFrom) return run_lookups(plan, a, b, out);
+        if (a.rows >= kLookupFrom) return run_lookups_transposed(plan, a, b, out);
+    }
+    run(plan, a, b, multiplier, out);
 }
 
 // The largest magnitude in an integer tensor, as a double (exact below 2^53, and operands have 32

@@ -18,9 +18,6 @@ using mitchell::MatmulPath;
 using mitchell::OperandChange;
 using mitchell::Packing;
 using slipstick::mitchell::Format;
-using slipstick::mitchell::multiply_bits;
-using slipstick::mitchell::multiply_integers;
-using slipstick::mitchell::Parameters;
 
 template <class Sum>
 using LaneOf = typename BitsOf<Sum>::Unsigned;
@@ -104,59 +101,6 @@ template <class Sum, class TotalType>
 struct ChangedMac : FastMac<Sum> {
     using Total = TotalType;
     SLIPSTICK_INLINE Vec<Total> finish(Vec<Sum> chain) const { return total<Total>(chain); }
-};
-
-// The value of a 16-bit product that lies in a 32-bit lane. Products are never subnormal: a normal
-// one only needs its exponent's bias changed, by an exact multiplication with 2^112.
-SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, BFloat16) {
-    return bit_cast<Vec<float>>(bits << 16);
-}
-SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, Float16) {
-    const Vec<uint32_t> magnitude = bits & 0x7fffu;
-    const Vec<uint32_t> finite =
-        bit_cast<Vec<uint32_t>>(bit_cast<Vec<float>>(magnitude << 13) * 0x1p112f);
-    const Vec<uint32_t> special = (magnitude << 13) | 0x7f800000u;
-    return bit_cast<Vec<float>>((magnitude >= 0x7c00u ? special : finite) |
-                                ((bits & 0x8000u) << 16));
-}
-SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, float) {
-    return bit_cast<Vec<float>>(bits);
-}
-SLIPSTICK_INLINE Vec<double> product_value(Vec<uint64_t> bits, double) {
-    return bit_cast<Vec<double>>(bits);
-}
-
-// Any operands: products in T's own format, by the full rules.
-template <class T, class Sum>
-struct GeneralMac : PlainMac<LaneOf<Sum>, LaneOf<Sum>, Sum> {
-    static constexpr bool kHeavy = true;
-    MacConstants constants;
-
-    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, LaneOf<Sum> left,
-                                         Vec<LaneOf<Sum>> right) const {
-        using Lane = LaneOf<Sum>;
-        return acc + product_value(multiply_bits(broadcast(left), right,
-                                                 static_cast<Lane>(constants.parameters.c),
-                                                 format<T, Lane>()),
-                                   T{});
-    }
-};
-
-// Integer products are exact integers, lane by lane; the caller has made sure that no sum
-// overflows.
-template <class T, class Sum>
-struct GeneralIntegerMac : PlainMac<Sum, Sum, Sum> {
-    static constexpr bool kHeavy = true;
-    MacConstants constants;
-
-    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Sum left, Vec<Sum> right) const {
-        for (int lane = 0; lane < kLanes<Sum>; ++lane) {
-            acc[lane] += static_cast<Sum>(multiply_integers(static_cast<T>(left),
-                                                            static_cast<T>(right[lane]),
-                                                            constants.parameters.fraction));
-        }
-        return acc;
-    }
 };
 
 // --- Packing ---
@@ -343,21 +287,6 @@ void pack_values(const Packing& shared, const void* source, int64_t stride, int6
     }
 }
 
-// Elements as they are, in wider lanes.
-template <int height, class T, class Lane>
-void pack_plain(const Packing&, const void* source, int64_t stride, int64_t depth_stride,
-                int64_t count, int64_t depth, void* packed) {
-    if constexpr (std::is_integral_v<T>) {
-        pack_panels<height>(static_cast<const T*>(source), stride, depth_stride, count, depth,
-                            static_cast<Lane*>(packed),
-                            [](T value) { return static_cast<Lane>(value); });
-    } else {
-        pack_panels<height>(static_cast<const Pattern<T>*>(source), stride, depth_stride, count,
-                            depth, static_cast<Lane*>(packed),
-                            [](Pattern<T> bits) { return Lane{bits}; });
-    }
-}
-
 // --- The range of an operand ---
 
 template <class T>
@@ -425,8 +354,6 @@ constexpr mitchell::Matmul kFloatMatmul = {
     .low_sums = kSums<T, Sum, Sum, true>,
     .flushed = kFlushed<T, Sum, false>,
     .low_flushed = kFlushed<T, Sum, true>,
-    .general = {kMatmulKernel<GeneralMac<T, Sum>>, &pack_plain<kTileRows, T, LaneOf<Sum>>,
-                &pack_plain<kTileColumns<Sum>, T, LaneOf<Sum>>},
     .exact = kExact<T, Sum, Sum>,
     .scan = &scan<T>,
 };
@@ -437,8 +364,6 @@ constexpr mitchell::Matmul kIntegerMatmul = {
     .low_sums = kSums<T, Sum, Total, true>,
     .flushed = {},
     .low_flushed = {},
-    .general = {kMatmulKernel<GeneralIntegerMac<T, Total>>, &pack_plain<kTileRows, T, Total>,
-                &pack_plain<kTileColumns<Total>, T, Total>},
     .exact = kExact<T, Sum, Total>,
     .scan = &scan_integers<T>,
 };

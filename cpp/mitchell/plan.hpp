@@ -15,6 +15,8 @@ struct Plan {
     Packing left;
     Packing right;
     MacConstants mac;
+    // Of 8-bit operands whose products are looked up: all of them, which `mac` points to.
+    std::shared_ptr<const Table> products;
 };
 
 // Whether the method's products are ordinary products of changed operands.
