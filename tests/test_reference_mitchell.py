@@ -7,27 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from mitchell_formats import FORMAT_IDS, FORMATS, INTEGERS, bias_of, bits_of, ml_dtypes
 from slipstick import reference
 
-ml_dtypes = pytest.importorskip("ml_dtypes")
-
-# dtype, type of its bits, fraction bits, patterns of 1.0, smallest normal, infinity and quiet NaN
-FORMATS = [
-    (np.float16, np.uint16, 10, 0x3C00, 0x0400, 0x7C00, 0x7E00),
-    (ml_dtypes.bfloat16, np.uint16, 7, 0x3F80, 0x0080, 0x7F80, 0x7FC0),
-    (np.float32, np.uint32, 23, 0x3F800000, 0x00800000, 0x7F800000, 0x7FC00000),
-    (
-        np.float64,
-        np.uint64,
-        52,
-        0x3FF0000000000000,
-        0x0010000000000000,
-        0x7FF0000000000000,
-        0x7FF8000000000000,
-    ),
-]
-FORMAT_IDS = [np.dtype(row[0]).name for row in FORMATS]
-INTEGERS = [np.int8, np.int16, np.int32, np.uint8, np.uint16, np.uint32]
 DTYPES = [*INTEGERS, *(row[0] for row in FORMATS)]
 
 # C in float32 of the documented offsets, with bias, mean |error| and RMS of the relative error in
@@ -42,14 +24,6 @@ OFFSETS = [
     (0x3F78EF35, -0.099, 2.565, 3.054),
     (0x3F76D000, 1.056, 2.837, 3.264),
 ]
-
-
-def bias_of(c: int) -> float:
-    return (0x3F800000 - c) / 2**23
-
-
-def bits_of(x) -> int:
-    return int(np.asarray(x).view(f"u{np.asarray(x).itemsize}"))
 
 
 @pytest.fixture(scope="module")
@@ -397,78 +371,3 @@ def test_gain_matches_its_integrals(mantissas):
         product = reference.multiply(a, b, bias=d).astype(np.float64)
         # Log-uniform mantissas have density 1 / (T ln^2 2), so E[P T] / E[T^2] = mean P / mean T.
         assert product.mean() / exact.mean() == pytest.approx(reference.gain(d), abs=2e-6)
-
-
-@pytest.mark.parametrize(
-    ("left", "right"),
-    [
-        ((3,), (3,)),
-        ((3,), (3, 4)),
-        ((2, 3), (3,)),
-        ((2, 3), (3, 4)),
-        ((5, 2, 3), (3, 4)),
-        ((5, 2, 3), (3,)),
-        ((3,), (5, 3, 4)),
-        ((5, 1, 2, 3), (6, 3, 4)),
-        ((2, 0), (0, 4)),
-        ((0, 3), (3, 4)),
-        ((0,), (0,)),
-    ],
-)
-@pytest.mark.parametrize("dtype", [np.float32, np.int8, np.uint16, ml_dtypes.bfloat16])
-def test_matmul_with_power_of_two_weights_is_exact(left, right, dtype):
-    rng = np.random.default_rng(0)
-    a = rng.integers(0, 8, left).astype(dtype)
-    b = (2 ** rng.integers(0, 4, right)).astype(dtype)
-    got = reference.matmul(a, b)
-    expected = a.astype(np.float64) @ b.astype(np.float64)
-    assert got.shape == expected.shape
-    assert np.array_equal(got, expected)
-    assert got.dtype == {np.int8: np.int32, np.uint16: np.uint64}.get(dtype, np.float64)
-
-
-def test_matmul_corrections():
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, 8, 8)).astype(np.float32)
-    plain = reference.matmul(a, b)
-    gained = reference.matmul(a, b, correction="gain")
-    np.testing.assert_allclose(gained, plain * 27 / 26, rtol=1e-15)
-    assert np.array_equal(reference.matmul(a, b, correction=1.5), plain * 1.5)
-    d = bias_of(0x3F78C094)
-    np.testing.assert_allclose(
-        reference.matmul(a, b, bias=d, correction="gain"),
-        reference.matmul(a, b, bias=d) / reference.gain(d),
-        rtol=1e-15,
-    )
-
-
-def assert_mean(samples, expected, rounding):
-    """The mean of independent samples lies within 4 standard errors of a rounded figure."""
-    samples = np.asarray(samples)
-    error = samples.std(ddof=1) / math.sqrt(len(samples))
-    assert abs(samples.mean() - expected) <= 4 * error + rounding
-    assert 4 * error < 0.05 * expected  # or the figure would not be tested
-
-
-@pytest.mark.parametrize("k", [16, 256])
-def test_matmul_noise_does_not_depend_on_the_inner_size(k):
-    raw, corrected = [], []
-    for seed in range(16):
-        a, b = np.random.default_rng(seed).standard_normal((2, 32, k)).astype(np.float32)
-        exact = a.astype(np.float64) @ b.T
-        product = reference.matmul(a, b.T)
-        raw.append(np.linalg.norm(product - exact) / np.linalg.norm(exact))
-        scaled = product * 27 / 26
-        corrected.append(np.linalg.norm(scaled - exact) / np.linalg.norm(exact))
-    assert_mean(raw, 0.0474, 0.00005)
-    assert_mean(corrected, 0.030, 0.001)  # published as 2.9 ... 3.1 %
-
-
-def test_matmul_of_positive_data_is_a_gain():
-    shortfall = []
-    for seed in range(16):
-        a, b = (2 ** np.random.default_rng(seed).uniform(0, 1, (2, 32, 64))).astype(np.float32)
-        exact = a.astype(np.float64) @ b.T
-        shortfall.append(1 - reference.matmul(a, b.T).sum() / exact.sum())
-    # Under the log-uniform density 1 / (T ln^2 2), E[P] / E[T] is the uniform mean of P / T.
-    assert_mean(shortfall, 0.03848799, 5e-9)
