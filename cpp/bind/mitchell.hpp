@@ -124,8 +124,8 @@ inline void bind_mitchell(py::module_& module) {
                                 mitchell::result_of_matmul(left.tensor(), right.tensor(), method),
                                 {{"a", left.tensor()}, {"b", right.tensor()}});
             without_gil([&] {
-                mitchell::matmul(left.tensor(), right.tensor(), method, multiplier,
-                                 result.tensor(), path_of(path));
+                mitchell::matmul(left.tensor(), right.tensor(), method, multiplier, result.tensor(),
+                                 path_of(path));
             });
             return result.object();
         },
@@ -142,10 +142,10 @@ inline void bind_mitchell(py::module_& module) {
             const Array weights("conv2d", "weight", weight);
             const mitchell::ConvOptions options{stride, padding,       same_padding, dilation,
                                                 groups, form_of(form), path_of(path)};
-            const Result result("conv2d", out, empty,
-                                mitchell::result_of_conv2d(images.tensor(), weights.tensor(),
-                                                           options, method),
-                                {{"x", images.tensor()}, {"weight", weights.tensor()}});
+            const Result result(
+                "conv2d", out, empty,
+                mitchell::result_of_conv2d(images.tensor(), weights.tensor(), options, method),
+                {{"x", images.tensor()}, {"weight", weights.tensor()}});
             without_gil([&] {
                 mitchell::conv2d(images.tensor(), weights.tensor(), options, method,
                                  result.tensor());

@@ -66,7 +66,7 @@ struct Batches {
         int64_t grad, other, own, out;
     };
     std::vector<Offsets> kept;
-    std::vector<int64_t> summed_grad;   // added to `grad` and `other`
+    std::vector<int64_t> summed_grad;  // added to `grad` and `other`
     std::vector<int64_t> summed_other;
 };
 
@@ -92,7 +92,8 @@ Batches batches_of(const ConstTensor& shape, int batch_axes, const ConstTensor& 
             const auto extend = [&](std::vector<int64_t>& offsets, int64_t step) {
                 std::vector<int64_t> next;
                 for (const int64_t at : offsets)
-                    for (int64_t index = 0; index < size; ++index) next.push_back(at + index * step);
+                    for (int64_t index = 0; index < size; ++index)
+                        next.push_back(at + index * step);
                 offsets = std::move(next);
             };
             extend(batches.summed_grad, grad.steps[i]);
@@ -102,8 +103,8 @@ Batches batches_of(const ConstTensor& shape, int batch_axes, const ConstTensor& 
     return batches;
 }
 
-// Packs [first, first + count) of the rows of `matrix`, elements [k, k + depth) of the concatenation
-// of its rows at all `offsets`.
+// Packs [first, first + count) of the rows of `matrix`, elements [k, k + depth) of the
+// concatenation of its rows at all `offsets`.
 void pack_joined(PackFn pack, const Packing& packing, int64_t panel, int64_t bytes,
                  const Matrix& matrix, const std::vector<int64_t>& offsets, int64_t first,
                  int64_t count, int64_t k, int64_t depth, void* packed) {
@@ -161,7 +162,7 @@ struct Factors {
     FactorConstants constants;
     FactorSumsFn sums;
     KeepOnesFn keep_ones;
-    int64_t terms;  // leading ones that are left of an operand; 0: all
+    int64_t terms;    // leading ones that are left of an operand; 0: all
     MatmulPath path;  // packs elements as they are
 };
 
@@ -188,8 +189,7 @@ Factors make_factors(Dtype dtype, const Derivative& derivative, const ConstTenso
     Factors factors{};
     factors.constants.fraction = carries ? fraction : 0;
     factors.constants.offset = offset << shift;
-    factors.constants.keep =
-        derivative.kind == Kind::kRemainder ? sums.sign - 1 : sums.infinity;
+    factors.constants.keep = derivative.kind == Kind::kRemainder ? sums.sign - 1 : sums.infinity;
     factors.constants.smallest = (format.smallest << shift) + rebias;
     factors.constants.infinity = (format.infinity << shift) + rebias;
     factors.terms = derivative.kind == Kind::kRemainder ? derivative.terms : 0;
@@ -256,11 +256,11 @@ void multiply_factors(const Factors& factors, const Batches& batches, const Matr
                          const auto& at = batches.kept[static_cast<size_t>(i / blocks)];
                          const int64_t row = i % blocks / column_blocks * kFactorRows;
                          const int64_t column = i % column_blocks * kFactorColumns;
-                         sum_factors(factors, batches,
-                                     {moved(grad, at.grad), moved(other, at.other),
-                                      moved(own, at.own), moved(out, at.out), row,
-                                      std::min(kFactorRows, out.rows - row), column,
-                                      std::min(kFactorColumns, out.columns - column)});
+                         sum_factors(
+                             factors, batches,
+                             {moved(grad, at.grad), moved(other, at.other), moved(own, at.own),
+                              moved(out, at.out), row, std::min(kFactorRows, out.rows - row),
+                              column, std::min(kFactorColumns, out.columns - column)});
                      }
                  });
 }

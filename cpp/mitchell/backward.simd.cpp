@@ -104,15 +104,20 @@ template <class Sum>
 void keep_ones(int64_t terms, int64_t count, void* packed) {
     using Lane = typename BitsOf<Sum>::Unsigned;
     constexpr Format<Lane> f = format<Sum, Lane>();
+    using Signed = Vec<typename BitsOf<Sum>::Signed>;
     auto* elements = static_cast<Lane*>(packed);
-    for (int64_t i = 0; i < count; ++i) {
-        const Lane fraction = elements[i] & ((Lane{1} << f.fraction_bits) - 1);
-        Lane rest = fraction;
-        // The leading one of the significand is not among the fraction's.
-        for (int64_t term = 1; term < terms && rest != 0; ++term)
-            rest &= ~(Lane{1} << (63 - __builtin_clzll(rest)));
-        const bool special = (elements[i] & (f.sign - 1)) >= f.infinity;
-        elements[i] = special ? elements[i] : elements[i] - rest;
+    for (int64_t i = 0; i < count; i += kLanes<Sum>) {  // whole panels are whole vectors
+        const auto element = load<Vec<Lane>>(elements + i);
+        auto rest = bit_cast<Signed>(element & ((Lane{1} << f.fraction_bits) - 1));
+        // The leading one of the significand is not among the fraction's; of those, a conversion
+        // finds the leading one, exactly.
+        for (int64_t term = 1; term < terms; ++term) {
+            const auto value = bit_cast<Vec<Lane>>(__builtin_convertvector(rest, Vec<Sum>));
+            rest -= __builtin_convertvector(bit_cast<Vec<Sum>>(value & f.infinity), Signed);
+        }
+        const Vec<Lane> zero = {};
+        const auto special = as_signed(element & (f.sign - 1)) >= as_signed(f.infinity);
+        store(elements + i, element - (special ? zero : bit_cast<Vec<Lane>>(rest)));
     }
 }
 

@@ -20,15 +20,14 @@ struct FactorConstants {
 // `depth` products; columns in whole tiles. `own` is packed like `right`, with `own_depth` rows in
 // every panel.
 using FactorSumsFn = void (*)(const FactorConstants& constants, int64_t rows, int64_t depth,
-                              int64_t columns, const void* left, const void* right,
-                              const void* own, int64_t own_depth, void* acc, int64_t acc_stride,
-                              bool accumulate);
+                              int64_t columns, const void* left, const void* right, const void* own,
+                              int64_t own_depth, void* acc, int64_t acc_stride, bool accumulate);
 // Leaves the `terms` leading ones of each of `count` packed elements.
 using KeepOnesFn = void (*)(int64_t terms, int64_t count, void* packed);
 
 // For sums in float32 or in float64.
 struct Backward {
-    FactorSumsFn finite;   // no factor is infinite or NaN
+    FactorSumsFn finite;  // no factor is infinite or NaN
     FactorSumsFn general;
     KeepOnesFn keep_ones;
 };

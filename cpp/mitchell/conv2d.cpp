@@ -17,7 +17,7 @@ namespace {
 
 constexpr const char* kFunction = "conv2d";
 constexpr int64_t kLimit = int64_t{1} << 31;  // of strides and the like: sizes stay in 64 bits
-constexpr int64_t kPatchColumns = 64;   // outputs gathered at once: 64 KiB at 256 float32 deep
+constexpr int64_t kPatchColumns = 64;        // outputs gathered at once: 64 KiB at 256 float32 deep
 constexpr int64_t kSplitProducts = 1 << 22;  // 100 us: worth splitting one matrix product
 constexpr int64_t kBandBytes = 128 << 10;    // of lines: a quarter of a 512 KiB second cache
 constexpr int64_t kLongestBand = 1 << 20;    // bytes; one output row needing more goes to matrices
@@ -99,8 +99,8 @@ Geometry geometry_of(const ConstTensor& x, const ConstTensor& weight, const Conv
     if (groups < 1) refuse_value(kFunction, "`groups` must be at least 1, got ", groups);
     const int64_t channels = x.shape[x.rank - 3];
     if (channels % groups != 0) {
-        refuse_value(kFunction, "`groups` must divide the ", channels,
-                     " channels of `x` of shape ", shape_text(x), ", got ", groups);
+        refuse_value(kFunction, "`groups` must divide the ", channels, " channels of `x` of shape ",
+                     shape_text(x), ", got ", groups);
     }
     if (weight.shape[0] % groups != 0) {
         refuse_value(kFunction, "`groups` must divide the ", weight.shape[0],
@@ -168,6 +168,8 @@ void gather(const Bits* row, int64_t stride, int64_t size, int64_t first, int64_
     const Bits* source = row + first * stride;
     if (stride * step == 1) {
         std::memcpy(line + begin, source + begin, static_cast<size_t>(end - begin) * sizeof(Bits));
+    } else if (stride * step == 2) {  // a constant step: vector instructions
+        for (int64_t i = begin; i < end; ++i) line[i] = source[2 * i];
     } else {
         for (int64_t i = begin; i < end; ++i) line[i] = source[i * step * stride];
     }
@@ -249,10 +251,10 @@ struct Convolution {
     }
     void store(int64_t image, int64_t output, int64_t y, int64_t column, int64_t rows,
                int64_t columns, const void* acc, int64_t acc_stride) const {
-        store_scaled(acc, acc_stride, rows, columns, 1.0,
-                     {out.at(image, output, y, column), out.dtype, rows, columns, out.row,
-                      out.column},
-                     0, 0);
+        store_scaled(
+            acc, acc_stride, rows, columns, 1.0,
+            {out.at(image, output, y, column), out.dtype, rows, columns, out.row, out.column}, 0,
+            0);
     }
 };
 
@@ -289,11 +291,10 @@ void multiply_patches(const Convolution& c, int64_t image, int64_t group) {
     const int64_t first_output = group * g.outputs;
     const bool in_place = g.is_pointwise() && c.x.is_flat(g.height, g.width);
     const bool flat_out = c.out.is_flat(g.out_height, g.out_width);
-    const MatmulProblem problem{
-        .rows = g.outputs,
-        .depth = g.depth() * terms,
-        .columns = g.out_height * g.out_width,
-        .pack_columns = round_up(kPatchColumns, path.kernel.tile_columns)};
+    const MatmulProblem problem{.rows = g.outputs,
+                                .depth = g.depth() * terms,
+                                .columns = g.out_height * g.out_width,
+                                .pack_columns = round_up(kPatchColumns, path.kernel.tile_columns)};
     cpu::matmul(
         path.kernel, &c.plan.mac, problem,
         [&](int64_t row, int64_t rows, int64_t k, int64_t depth, void* packed) {
@@ -302,9 +303,8 @@ void multiply_patches(const Convolution& c, int64_t image, int64_t group) {
         },
         [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
             if (in_place) {
-                path.pack_right(c.plan.right,
-                                c.x.at(image, first_channel + k / terms, 0, column), c.x.column,
-                                c.x.channel, columns, depth, packed);
+                path.pack_right(c.plan.right, c.x.at(image, first_channel + k / terms, 0, column),
+                                c.x.column, c.x.channel, columns, depth, packed);
                 return;
             }
             const Scratch patches(columns * depth / terms * c.item());
@@ -378,10 +378,10 @@ struct Band {
             for (int64_t y = 0; y < g.kernel_height; ++y) {
                 for (int64_t x = 0; x < g.kernel_width; ++x) {
                     const int64_t along = x * g.dilation[1];
-                    offsets.push_back(((c * lines + y * g.dilation[0]) * g.stride[1] +
-                                       along % g.stride[1]) *
-                                          pitch +
-                                      along / g.stride[1]);
+                    offsets.push_back(
+                        ((c * lines + y * g.dilation[0]) * g.stride[1] + along % g.stride[1]) *
+                            pitch +
+                        along / g.stride[1]);
                 }
             }
         }

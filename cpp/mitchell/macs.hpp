@@ -53,8 +53,7 @@ struct SumMac {
     }
 
     SLIPSTICK_INLINE Vec<Total> finish(Vec<Sum> chain) const {
-        const auto magnitude =
-            bit_cast<Vec<Sum>>(bit_cast<Vec<Right>>(chain) & (kSign<Right> - 1));
+        const auto magnitude = bit_cast<Vec<Sum>>(bit_cast<Vec<Right>>(chain) & (kSign<Right> - 1));
         const Vec<Sum> zero = {};
         chain = magnitude < static_cast<Sum>(constants.smallest_chain) ? zero : chain;
         return total<Total>(chain * static_cast<Sum>(constants.unscale));
@@ -141,9 +140,8 @@ struct GeneralIntegerMac : PlainMac<Sum, Sum, Sum> {
 
     SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Sum left, Vec<Sum> right) const {
         for (int lane = 0; lane < kLanes<Sum>; ++lane) {
-            acc[lane] += static_cast<Sum>(multiply_integers(static_cast<T>(left),
-                                                            static_cast<T>(right[lane]),
-                                                            constants.parameters.fraction));
+            acc[lane] += static_cast<Sum>(multiply_integers(
+                static_cast<T>(left), static_cast<T>(right[lane]), constants.parameters.fraction));
         }
         return acc;
     }

@@ -71,9 +71,9 @@ void check_integer_sums(const char* function, Named left, Named right, const Met
     if (terms * operand * operand < highest) return;
     const double bound = terms * largest_magnitude(a) * largest_magnitude(b);
     if (bound >= highest) {
-        refuse_value(function, "`", left.name, "` and `", right.name, "` must be small enough for exact sums in ", name(sum),
-                     ", got ", depth, " products of ", name(a.dtype), " that could add up to ",
-                     bound);
+        refuse_value(function, "`", left.name, "` and `", right.name,
+                     "` must be small enough for exact sums in ", name(sum), ", got ", depth,
+                     " products of ", name(a.dtype), " that could add up to ", bound);
     }
 }
 
