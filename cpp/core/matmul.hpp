@@ -32,15 +32,15 @@ struct MatmulProblem {
     int64_t columns;
     // Where k = 0 lies within a block of kDepthBlock: blocks follow the global index of a feature.
     int64_t depth_origin = 0;
-    // Columns that pack_right is asked for at once, a multiple of tile_columns; 0 stands for one
-    // panel. A generator that makes many columns in one go asks for as many.
+    // Columns that pack_right is asked for at once, a multiple of tile_columns; 0 stands for
+    // eight panels. A generator that makes many columns in one go asks for as many.
     int64_t pack_columns = 0;
 };
 
 // pack_left(i, rows, k, depth, packed) and pack_right(j, columns, k, depth, packed) fill panels
 // (tile.hpp); finish(i, rows, j, columns, acc, acc_stride) takes the sums of a block of the result.
-// All three are called from several threads at once, for disjoint blocks. Scratch memory: under 6
-// MiB, plus 0.2 MiB a thread (float32; twice that for float64).
+// All three are called from several threads at once, for disjoint blocks. Scratch memory: at most 8
+// MiB (float32; twice that for float64).
 using PackFn = FunctionRef<void(int64_t, int64_t, int64_t, int64_t, void*)>;
 using FinishFn = FunctionRef<void(int64_t, int64_t, int64_t, int64_t, const void*, int64_t)>;
 void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& problem,

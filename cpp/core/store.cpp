@@ -1,5 +1,6 @@
 #include "core/store.hpp"
 
+#include <cstring>
 #include <type_traits>
 
 namespace slipstick::cpu {
@@ -29,6 +30,10 @@ void store_scaled(const void* acc, int64_t acc_stride, int64_t rows, int64_t col
                 const auto* source = static_cast<const AccOf<T>*>(acc) + i * acc_stride;
                 T* line = static_cast<T*>(target.data) + (row + i) * target.row_stride +
                           column * target.column_stride;
+                if (std::is_same_v<T, AccOf<T>> && scale == 1 && target.column_stride == 1) {
+                    std::memcpy(line, source, static_cast<size_t>(columns) * sizeof(T));
+                    continue;
+                }
                 for (int64_t j = 0; j < columns; ++j) {
                     T& element = line[j * target.column_stride];
                     if constexpr (std::is_integral_v<T>) {

@@ -91,14 +91,26 @@ public:
         lock.unlock();
         for (int i = 0; i < helpers; ++i) wake_.notify_one();
         job.run();
-        lock.lock();
         wanted_ = 0;  // whoever has not woken up by now is not needed any more
+        spin([this] { return running_ == 0; });
+        lock.lock();
         idle_.wait(lock, [this] { return running_ == 0; });
         job_ = nullptr;
         return true;
     }
 
 private:
+    // Waits a little before a lock is taken and the system asked: the next phase of a product comes
+    // within microseconds, and a wake-up takes 20.
+    template <class Condition>
+    static void spin(Condition condition) {
+        for (int i = 0; i < 2000 && !condition(); ++i) {
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        }
+    }
+
     void start_workers(int count) {
         for (; workers_ < count; ++workers_) {
             try {
@@ -113,6 +125,9 @@ private:
         const Region region;
         std::unique_lock lock(mutex_);
         for (;;) {
+            lock.unlock();
+            spin([this] { return wanted_ > 0; });
+            lock.lock();
             wake_.wait(lock, [this] { return wanted_ > 0; });
             --wanted_;
             ++running_;
@@ -129,8 +144,8 @@ private:
     std::condition_variable idle_;
     Job* job_ = nullptr;
     int workers_ = 0;
-    int wanted_ = 0;   // workers that may still join the job
-    int running_ = 0;  // workers inside the job
+    std::atomic<int> wanted_{0};   // workers that may still join the job
+    std::atomic<int> running_{0};  // workers inside the job
 };
 
 // Never destroyed: detached workers wait on it until the process ends.

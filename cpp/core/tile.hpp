@@ -111,17 +111,17 @@ void multiply_block(const void* mac, int64_t rows, int64_t depth, int64_t column
     }
 }
 
-// packed[k * step + i] = lines[i][k] for four lines (two of 8-byte elements) of kPackDepth
-// elements: a transposition in registers, since single stores would bind packing to one element a
-// cycle.
-constexpr int64_t kPackDepth = 64;
-template <int height, class Packed>
+// packed[k * step + i] = lines[i][k] for `width` lines of up to kPackDepth elements, four or two of
+// 4 bytes, two of 8: a transposition in registers, since single stores would bind packing to one
+// element a cycle.
+constexpr int64_t kPackDepth = 256;
+template <int width, class Packed>
 SLIPSTICK_INLINE void interleave_lines(const Packed (*lines)[kPackDepth], int64_t depth,
                                        Packed* packed, int64_t step) {
     typedef Packed Quad __attribute__((vector_size(16)));
-    constexpr int width = 16 / static_cast<int>(sizeof(Packed));
+    constexpr int lanes = 16 / static_cast<int>(sizeof(Packed));
     int64_t k = 0;
-    for (; k + width <= depth; k += width) {
+    for (; k + lanes <= depth; k += lanes) {
         Quad row[width];
         for (int i = 0; i < width; ++i) row[i] = load<Quad>(lines[i] + k);
         if constexpr (width == 4) {
@@ -129,16 +129,24 @@ SLIPSTICK_INLINE void interleave_lines(const Packed (*lines)[kPackDepth], int64_
             const Quad low23 = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
             const Quad high01 = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
             const Quad high23 = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
-            row[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
-            row[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
-            row[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
-            row[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+            store(packed + k * step, __builtin_shufflevector(low01, low23, 0, 1, 4, 5));
+            store(packed + (k + 1) * step, __builtin_shufflevector(low01, low23, 2, 3, 6, 7));
+            store(packed + (k + 2) * step, __builtin_shufflevector(high01, high23, 0, 1, 4, 5));
+            store(packed + (k + 3) * step, __builtin_shufflevector(high01, high23, 2, 3, 6, 7));
+        } else if constexpr (lanes == 4) {
+            typedef uint64_t Pairs __attribute__((vector_size(16)));
+            const auto low =
+                bit_cast<Pairs>(__builtin_shufflevector(row[0], row[1], 0, 4, 1, 5));
+            const auto high =
+                bit_cast<Pairs>(__builtin_shufflevector(row[0], row[1], 2, 6, 3, 7));
+            store(packed + k * step, low[0]);
+            store(packed + (k + 1) * step, low[1]);
+            store(packed + (k + 2) * step, high[0]);
+            store(packed + (k + 3) * step, high[1]);
         } else {
-            const Quad low = __builtin_shufflevector(row[0], row[1], 0, 2);
-            row[1] = __builtin_shufflevector(row[0], row[1], 1, 3);
-            row[0] = low;
+            store(packed + k * step, __builtin_shufflevector(row[0], row[1], 0, 2));
+            store(packed + (k + 1) * step, __builtin_shufflevector(row[0], row[1], 1, 3));
         }
-        for (int i = 0; i < width; ++i) store(packed + (k + i) * step, row[i]);
     }
     for (; k < depth; ++k) {
         for (int i = 0; i < width; ++i) packed[k * step + i] = lines[i][k];
@@ -153,31 +161,48 @@ template <int height, class Packed, class T, class Convert>
 SLIPSTICK_INLINE void pack_panels(const T* source, int64_t stride, int64_t depth_stride,
                                   int64_t count, int64_t depth, Packed* packed, Convert convert,
                                   Packed padding = Packed{}, int64_t terms = 1) {
-    constexpr int width = __is_class(Packed) ? 1 : 16 / static_cast<int>(sizeof(Packed));
     const int64_t step = terms * height;
-    for (int64_t first = 0; first < count; first += height, packed += step * depth) {
-        const T* panel = source + first * stride;
-        const int64_t used = count - first < height ? count - first : height;
-        if (used == height && stride == 1) {
-            for (int64_t k = 0; k < depth; ++k) {
-                for (int i = 0; i < height; ++i)
-                    packed[k * step + i] = convert(panel[k * depth_stride + i]);
-            }
-            continue;
-        }
-        int64_t i = 0;
-        if constexpr (width > 1) {
-            for (; depth_stride == 1 && i + width <= used; i += width) {
-                for (int64_t k0 = 0; k0 < depth; k0 += kPackDepth) {
-                    const int64_t length = depth - k0 < kPackDepth ? depth - k0 : kPackDepth;
-                    Packed lines[width][kPackDepth];
-                    for (int line = 0; line < width; ++line) {
-                        const T* start = panel + (i + line) * stride + k0;
-                        for (int64_t k = 0; k < length; ++k) lines[line][k] = convert(start[k]);
-                    }
-                    interleave_lines<height>(lines, length, packed + k0 * step + i, step);
+    int64_t first = 0;
+    if (stride == 1) {
+        // A few lines of all full panels before the next few: a line of one panel alone is often one
+        // cache line of a page of its own.
+        constexpr int64_t lines = 16;
+        const int64_t full = count - count % height;
+        for (int64_t k0 = 0; k0 < depth; k0 += lines) {
+            const int64_t end = depth - k0 < lines ? depth : k0 + lines;
+            for (int64_t column = 0; column < full; column += height) {
+                Packed* panel = packed + column * terms * depth;
+                for (int64_t k = k0; k < end; ++k) {
+                    for (int i = 0; i < height; ++i)
+                        panel[k * step + i] = convert(source[k * depth_stride + column + i]);
                 }
             }
+        }
+        first = full;
+        packed += full * terms * depth;
+    }
+    for (; first < count; first += height, packed += step * depth) {
+        const T* panel = source + first * stride;
+        const int64_t used = count - first < height ? count - first : height;
+        int64_t i = 0;
+        if constexpr (!__is_class(Packed)) {
+            constexpr int lanes = 16 / static_cast<int>(sizeof(Packed));
+            const auto pack_lines = [&]<int width>() {
+                for (; depth_stride == 1 && i + width <= used; i += width) {
+                    for (int64_t k0 = 0; k0 < depth; k0 += kPackDepth) {
+                        const int64_t length = depth - k0 < kPackDepth ? depth - k0 : kPackDepth;
+                        Packed lines[width][kPackDepth];
+                        for (int line = 0; line < width; ++line) {
+                            const T* start = panel + (i + line) * stride + k0;
+                            Packed* const target = lines[line];
+                            for (int64_t k = 0; k < length; ++k) target[k] = convert(start[k]);
+                        }
+                        interleave_lines<width>(lines, length, packed + k0 * step + i, step);
+                    }
+                }
+            };
+            if constexpr (lanes == 4) pack_lines.template operator()<4>();
+            pack_lines.template operator()<2>();
         }
         for (; i < height; ++i) {
             for (int64_t k = 0; k < depth; ++k) {

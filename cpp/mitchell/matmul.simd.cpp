@@ -54,29 +54,71 @@ SLIPSTICK_INLINE Sum number(T value) {
     }
 }
 
+// A Packing in lanes: arithmetic in 64 bits would halve the speed of packing.
 template <class Lane>
-SLIPSTICK_INLINE Lane changed(Lane magnitude, const OperandChange& change) {
-    const auto odd = (magnitude >> change.odd_shift) & static_cast<Lane>(change.odd);
-    const Lane rounded = (magnitude + static_cast<Lane>(change.half) + odd) &
-                         static_cast<Lane>(change.keep);
-    return rounded | (magnitude >= change.set_from ? static_cast<Lane>(change.set) : Lane{0});
+struct LanePacking {
+    Lane half, odd, keep, set, set_from, bias, zero, smallest;
+    int odd_shift;
+    bool changes;
+
+    explicit LanePacking(const Packing& packing)
+        : half(static_cast<Lane>(packing.change.half)),
+          odd(static_cast<Lane>(packing.change.odd)),
+          keep(static_cast<Lane>(packing.change.keep)),
+          set(static_cast<Lane>(packing.change.set)),
+          set_from(static_cast<Lane>(packing.change.set_from)),
+          bias(static_cast<Lane>(packing.bias)),
+          zero(static_cast<Lane>(packing.zero)),
+          smallest(static_cast<Lane>(packing.smallest)),
+          odd_shift(packing.change.odd_shift),
+          changes(half != 0 || keep != static_cast<Lane>(~Lane{0}) || set != 0) {}
+
+    SLIPSTICK_INLINE Lane changed(Lane magnitude) const {
+        const Lane rounded = (magnitude + half + ((magnitude >> odd_shift) & odd)) & keep;
+        return rounded | (less(magnitude, set_from) ? Lane{0} : set);
+    }
+    SLIPSTICK_INLINE bool is_zero(Lane magnitude) const { return less(magnitude, smallest); }
+    // All bits where it is; magnitudes leave the top bit clear.
+    SLIPSTICK_INLINE Lane all_if_zero(Lane magnitude) const {
+        using slipstick::mitchell::as_signed;
+        return static_cast<Lane>(as_signed(magnitude - smallest) >> (8 * sizeof(Lane) - 1));
+    }
+
+    // Magnitudes leave the top bit clear, and signed comparisons are one instruction.
+    SLIPSTICK_INLINE static bool less(Lane a, Lane b) {
+        using slipstick::mitchell::as_signed;
+        return as_signed(a) < as_signed(b);
+    }
+};
+
+template <class Lane>
+SLIPSTICK_INLINE Lane magnitude_of(Lane lane) {
+    return lane & (kSign<Lane> - 1);
 }
 
 template <int height, class T, class Sum>
 void pack_sums(const Packing& shared, const void* source, int64_t stride, int64_t depth_stride,
                int64_t count, int64_t depth, void* packed) {
     using Lane = LaneOf<Sum>;
-    const Packing packing = shared;
-    const auto convert = [&](T value) {
-        const Lane lane = widened<T, Sum>(value);
-        const auto magnitude = static_cast<Lane>(lane & (kSign<Lane> - 1));
-        const auto sign = static_cast<Lane>(lane ^ magnitude);
-        const auto result = static_cast<Lane>((changed(magnitude, packing.change) | sign) +
-                                              static_cast<Lane>(packing.bias));
-        return magnitude < packing.smallest ? static_cast<Lane>(packing.zero) : result;
+    const LanePacking<Lane> packing(shared);
+    const auto pack = [&](auto changed) {
+        const auto convert = [=](T value) {
+            const Lane lane = widened<T, Sum>(value);
+            const Lane magnitude = magnitude_of(lane);
+            const Lane sign = lane ^ magnitude;
+            const Lane result = (changed(magnitude) | sign) + packing.bias;
+            // In arithmetic: a branch here would keep the loop from vectors.
+            const Lane is_zero = packing.all_if_zero(magnitude);
+            return (result & ~is_zero) | (packing.zero & is_zero);
+        };
+        pack_panels<height>(static_cast<const T*>(source), stride, depth_stride, count, depth,
+                            static_cast<Lane*>(packed), convert, packing.zero);
     };
-    pack_panels<height>(static_cast<const T*>(source), stride, depth_stride, count, depth,
-                        static_cast<Lane*>(packed), convert, static_cast<Lane>(packing.zero));
+    if (packing.changes) {
+        pack([=](Lane magnitude) { return packing.changed(magnitude); });
+    } else {
+        pack([](Lane magnitude) { return magnitude; });
+    }
 }
 
 template <class T, class Sum, bool low_bits>
@@ -84,20 +126,18 @@ void pack_thresholds(const Packing& shared, const void* source, int64_t stride,
                      int64_t depth_stride, int64_t count, int64_t depth, void* packed) {
     using Lane = LaneOf<Sum>;
     using Left = typename FlushMac<Sum, low_bits>::Left;
-    const Packing packing = shared;
-    const auto smallest = static_cast<Lane>(packing.smallest);
+    const LanePacking<Lane> packing(shared);
     constexpr Lane never = kSign<Lane> - 1;
     const auto convert = [&](T value) {
         const Lane lane = widened<T, Sum>(value);
-        const auto magnitude = static_cast<Lane>(lane & (kSign<Lane> - 1));
-        if (magnitude < smallest) return Left{0, never};
-        const Lane change = changed(magnitude, packing.change);
-        const auto bits = static_cast<Lane>((change | (lane ^ magnitude)) +
-                                            static_cast<Lane>(packing.bias));
+        const Lane magnitude = magnitude_of(lane);
+        if (packing.is_zero(magnitude)) return Left{0, never};
+        const Lane change = packing.changed(magnitude);
         // change + bias + |right| >= smallest, and |right| >= smallest
-        const auto above = static_cast<Lane>(change + static_cast<Lane>(packing.bias));
+        const Lane above = change + packing.bias;
         const bool enlarges = slipstick::mitchell::as_signed(above) >= 0;
-        return Left{bits, static_cast<Lane>((enlarges ? smallest : smallest - above) - 1)};
+        return Left{(change | (lane ^ magnitude)) + packing.bias,
+                    (enlarges ? packing.smallest : packing.smallest - above) - 1};
     };
     pack_panels<kTileRows>(static_cast<const T*>(source), stride, depth_stride, count, depth,
                            static_cast<Left*>(packed), convert, Left{0, never});
@@ -123,18 +163,18 @@ template <int height, class T, class Sum, bool left>
 void pack_values(const Packing& shared, const void* source, int64_t stride, int64_t depth_stride,
                  int64_t count, int64_t depth, void* packed) {
     using Lane = LaneOf<Sum>;
+    const LanePacking<Lane> lanes(shared);
     const Packing packing = shared;
     constexpr Lane infinity = format<Sum, Lane>().infinity;
     const auto element = [&](T value) {
         if (packing.smallest == 0 || is_special(value)) return number<Sum>(value);
         const Lane lane = widened<T, Sum>(value);
-        const auto magnitude = static_cast<Lane>(lane & (kSign<Lane> - 1));
-        if (magnitude < packing.smallest) return Sum{0};
-        return bit_cast<Sum>(static_cast<Lane>(changed(magnitude, packing.change) |
-                                               (lane ^ magnitude)));
+        const Lane magnitude = magnitude_of(lane);
+        if (lanes.is_zero(magnitude)) return Sum{0};
+        return bit_cast<Sum>(lanes.changed(magnitude) | (lane ^ magnitude));
     };
     const auto is_finite = [&](Sum value) {
-        return static_cast<Lane>(bits::of(value) & (kSign<Lane> - 1)) < infinity;
+        return magnitude_of(static_cast<Lane>(bits::of(value))) < infinity;
     };
     const auto first = [&](T raw) {
         const Sum value = element(raw);
