@@ -493,12 +493,13 @@ LineSumsFn line_sums(const Plan& plan, Dtype dtype, const Conv2d& kernels) {
 // False where lines do not serve, and nothing is done.
 bool convolve_lines(const Convolution& c) {
     const Geometry& g = c.g;
-    const Matmul& paths = *active_mitchell_matmul_kernels().matmul[c.x.dtype];
     const Conv2d& kernels = *active_mitchell_conv2d_kernels().conv2d[c.x.dtype];
     const LineSumsFn kernel = line_sums(c.plan, c.x.dtype, kernels);
     // Lines of every phase are kept: not for strides that read little of them.
     if (std::max(g.stride[0], g.stride[1]) > kLongestStride) return false;
-    if (g.depth() == 0 || (kernel == nullptr && c.plan.path != &paths.general)) return false;
+    // Products that enter a sum unrounded are not those of `multiply`.
+    const bool rounded = kernel != nullptr || !is_exact_in_disguise(c.x.dtype, c.method);
+    if (g.depth() == 0 || !rounded) return false;
     const int64_t element = kernel != nullptr ? c.plan.path->kernel.right_bytes : c.item();
     Band band(g, kernels.lanes, c.plan.path->kernel.tile_columns, element);
     if (band.bytes(g, element) > kLongestBand) return false;
