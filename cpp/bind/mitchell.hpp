@@ -1,9 +1,13 @@
 // The Mitchell family's functions of _cpu.
 #pragma once
 
+#include <pybind11/stl.h>
+
 #include <string>
 
 #include "bind/call.hpp"
+#include "mitchell/backward.hpp"
+#include "mitchell/conv2d.hpp"
 #include "mitchell/mitchell.hpp"
 
 namespace slipstick::bind {
@@ -54,6 +58,24 @@ inline void bind_function(py::module_& module, const char* name,
             return result.object();
         },
         py::arg("a"), py::arg("out"), py::arg("empty"));
+}
+
+inline cpu::mitchell::ConvForm form_of(const std::string& name) {
+    using cpu::mitchell::ConvForm;
+    if (name == "matrices") return ConvForm::kMatrices;
+    return name == "lines" ? ConvForm::kLines : ConvForm::kAuto;
+}
+
+inline cpu::mitchell::Gradient gradient_of(const std::string& name) {
+    using cpu::mitchell::Gradient;
+    if (name == "mimic") return Gradient::kMimic;
+    return name == "exact" ? Gradient::kExact : Gradient::kStraightThrough;
+}
+
+inline cpu::mitchell::Derivative::Kind derivative_kind_of(const std::string& name) {
+    using Kind = cpu::mitchell::Derivative::Kind;
+    if (name == "leading") return Kind::kLeading;
+    return name == "remainder" ? Kind::kRemainder : Kind::kCarry;
 }
 
 inline void bind_mitchell(py::module_& module) {
@@ -142,13 +164,66 @@ inline void bind_mitchell(py::module_& module) {
                                 mitchell::result_of_matmul(left.tensor(), right.tensor(), method),
                                 {{"a", left.tensor()}, {"b", right.tensor()}});
             without_gil([&] {
-                mitchell::matmul(left.tensor(), right.tensor(), method, multiplier,
-                                 result.tensor(), path_of(path));
+                mitchell::matmul(left.tensor(), right.tensor(), method, multiplier, result.tensor(),
+                                 path_of(path));
             });
             return result.object();
         },
         py::arg("a"), py::arg("b"), py::arg("method"), py::arg("multiplier"), py::arg("out"),
         py::arg("empty"), py::arg("path") = "auto");
+
+    module.def(
+        "conv2d",
+        [](py::object x, py::object weight, std::array<int64_t, 2> stride,
+           std::array<int64_t, 2> padding, bool same_padding, std::array<int64_t, 2> dilation,
+           int64_t groups, const mitchell::Method& method, py::object out, py::object empty,
+           const std::string& form, const std::string& path) {
+            const Array images("conv2d", "x", x);
+            const Array weights("conv2d", "weight", weight);
+            const mitchell::ConvOptions options{stride, padding,       same_padding, dilation,
+                                                groups, form_of(form), path_of(path)};
+            const Result result(
+                "conv2d", out, empty,
+                mitchell::result_of_conv2d(images.tensor(), weights.tensor(), options, method),
+                {{"x", images.tensor()}, {"weight", weights.tensor()}});
+            without_gil([&] {
+                mitchell::conv2d(images.tensor(), weights.tensor(), options, method,
+                                 result.tensor());
+            });
+            return result.object();
+        },
+        py::arg("x"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
+        py::arg("same_padding"), py::arg("dilation"), py::arg("groups"), py::arg("method"),
+        py::arg("out"), py::arg("empty"), py::arg("form") = "auto", py::arg("path") = "auto");
+
+    module.def(
+        "matmul_backward",
+        [](py::object grad, py::object a, py::object b, const mitchell::Method& method,
+           const std::string& gradient, const std::string& derivative, double offset, int64_t terms,
+           py::object empty) {
+            const Array upstream("matmul_backward", "grad", grad);
+            const Array left("matmul_backward", "a", a);
+            const Array right("matmul_backward", "b", b);
+            mitchell::check_matmul_backward(upstream.tensor(), left.tensor(), right.tensor(),
+                                            method);
+            const auto like = [&](const Array& operand) {
+                const ConstTensor& tensor = operand.tensor();
+                ResultSpec spec{tensor.dtype};
+                for (int axis = 0; axis < tensor.rank; ++axis) spec.append(tensor.shape[axis]);
+                return Result("matmul_backward", py::none(), empty, spec, {});
+            };
+            const Result grad_a = like(left);
+            const Result grad_b = like(right);
+            without_gil([&] {
+                mitchell::matmul_backward(upstream.tensor(), left.tensor(), right.tensor(), method,
+                                          gradient_of(gradient),
+                                          {derivative_kind_of(derivative), offset, terms},
+                                          grad_a.tensor(), grad_b.tensor());
+            });
+            return py::make_tuple(grad_a.object(), grad_b.object());
+        },
+        py::arg("grad"), py::arg("a"), py::arg("b"), py::arg("method"), py::arg("gradient"),
+        py::arg("derivative"), py::arg("offset"), py::arg("terms"), py::arg("empty"));
 }
 
 }  // namespace slipstick::bind

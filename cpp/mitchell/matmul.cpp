@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <mutex>
 
 #include "core/broadcast.hpp"
@@ -11,6 +10,7 @@
 #include "mitchell/mitchell.hpp"
 #include "mitchell/operands.hpp"
 #include "mitchell/plan.hpp"
+#include "mitchell/ranges.hpp"
 
 namespace slipstick::cpu::mitchell {
 namespace {
@@ -196,68 +196,28 @@ void multiply_matrices(const Method& method, Path path, const Matrix& a, const M
     run(plan, a, b, multiplier, out);
 }
 
-// The largest magnitude in an integer tensor, as a double (exact below 2^53, and operands have 32
-// bits).
-double largest_magnitude(const ConstTensor& tensor) {
-    double largest = 0;
-    dispatch_integer(tensor.dtype, [&]<class T>() {
-        // One operand only: the tensor takes the place of the result, and is read.
-        for_each_strip(
-            Tensor{tensor}, {}, std::numeric_limits<int64_t>::max(), [&](const Strip& strip) {
-                const auto* values = static_cast<const T*>(strip.data[0]);
-                for (int64_t i = 0; i < strip.count; ++i) {
-                    largest = std::max(largest,
-                                       std::abs(static_cast<double>(values[i * strip.stride[0]])));
-                }
-            });
-    });
-    return largest;
-}
-
-// A sum of `depth` products must fit the result. An approximate product is at most the exact one,
-// or twice that with an offset below 1. The limit of the dtype settles most cases; where it does
-// not, the data do.
-void check_integer_sums(const ConstTensor& a, const ConstTensor& b, const Method& method,
-                        int64_t depth) {
-    const Dtype sum = sum_dtype(a.dtype);
-    const bool is_signed = sum == Dtype::kInt32 || sum == Dtype::kInt64;
-    const double highest =
-        std::ldexp(1.0, static_cast<int>(item_size(sum)) * 8 - (is_signed ? 1 : 0)) - 1;
-    const double growth = method.bias > 0 ? 2.0 : 1.0;
-    const double operand =
-        std::ldexp(1.0, static_cast<int>(item_size(a.dtype)) * 8 - (is_signed ? 1 : 0)) -
-        (is_signed ? 0 : 1);
-    const double terms = growth * static_cast<double>(depth);
-    if (terms * operand * operand < highest) return;
-    const double bound = terms * largest_magnitude(a) * largest_magnitude(b);
-    if (bound >= highest) {
-        refuse_value("matmul", "`a` and `b` must be small enough for exact sums in ", name(sum),
-                     ", got ", depth, " products of ", name(a.dtype), " that could add up to ",
-                     bound);
-    }
-}
-
 }  // namespace
 
-ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Method& method) {
-    check_dtype("matmul", {"a", a}, active_mitchell_matmul_kernels().matmul[a.dtype] != nullptr,
+ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Method& method,
+                            const char* function) {
+    check_dtype(function, {"a", a}, active_mitchell_matmul_kernels().matmul[a.dtype] != nullptr,
                 kAllDtypes);
-    check_same_dtype("matmul", {{"a", a}, {"b", b}});
+    check_same_dtype(function, {{"a", a}, {"b", b}});
     for (const Named& operand : {Named{"a", a}, Named{"b", b}}) {
         if (operand.tensor.rank == 0) {
-            refuse_value("matmul", "`", operand.name,
+            refuse_value(function, "`", operand.name,
                          "` must have at least one axis, got shape ()");
         }
     }
     const Matrix left = matrix_of(a, true);
     const Matrix right = matrix_of(b, false);
     if (left.columns != right.rows) {
-        refuse_value("matmul", "`b` must have ", left.columns, " rows, as many as `a` of shape ",
+        refuse_value(function, "`b` must have ", left.columns, " rows, as many as `a` of shape ",
                      shape_text(a), " has columns, got shape ", shape_text(b));
     }
-    if (!is_float(a.dtype)) check_integer_sums(a, b, method, left.columns);
+    if (!is_float(a.dtype)) check_integer_sums(function, {"a", a}, {"b", b}, method, left.columns);
     ResultSpec spec{sum_dtype(a.dtype)};
-    append_broadcast("matmul", {"a", a}, batch_rank(a), {"b", b}, batch_rank(b), spec);
+    append_broadcast(function, {"a", a}, batch_rank(a), {"b", b}, batch_rank(b), spec);
     if (a.rank >= 2) spec.append(left.rows);
     if (b.rank >= 2) spec.append(right.columns);
     return spec;

@@ -34,7 +34,9 @@ void power(const ConstTensor& a, double p, const Tensor& out);
 
 // (..., m, k) @ (..., k, n) with NumPy's rules for one-dimensional operands and leading axes.
 // Integers are summed exactly: throws std::invalid_argument where their sums could overflow.
-ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Method& method);
+// Refuses in the name of `function`.
+ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Method& method,
+                            const char* function = "matmul");
 // `multiplier` is applied to every sum once, before rounding; floating-point operands only.
 void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, double multiplier,
             const Tensor& out, Path path = Path::kAuto);

@@ -204,12 +204,12 @@ Plan make_exact_plan(Dtype dtype) {
 }
 
 Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Magnitudes& b,
-               int64_t depth, Path wanted) {
+               int64_t depth, Path wanted, const char* function) {
     const Matmul& kernels = *active_mitchell_matmul_kernels().matmul[dtype];
     const Shape shape = shape_of(dtype);
     const Shape sums = shape_of(chain_dtype(dtype));
     Plan plan{};
-    plan.mac.parameters = parameters("matmul", dtype, method);
+    plan.mac.parameters = parameters(function, dtype, method);
     const auto one = [](const Shape& format) {
         return static_cast<uint64_t>(format.bias) << format.fraction_bits;
     };
@@ -280,7 +280,7 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
         }
     }
     if (wanted != Path::kAuto && wanted != Path::kGeneral) {
-        refuse_value("matmul", "`path` must be one that the operands' range allows, got ",
+        refuse_value(function, "`path` must be one that the operands' range allows, got ",
                      wanted == Path::kSums ? "sums" : "flushed");
     }
     plan.left = plan.right = {};

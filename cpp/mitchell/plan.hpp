@@ -23,9 +23,9 @@ struct Plan {
 bool is_exact_in_disguise(Dtype dtype, const Method& method);
 
 // `a` and `b` as scanned, or for integers the limits of what they hold; `depth` is the length of the
-// longest sum. Throws std::invalid_argument where `path` cannot serve.
+// longest sum. Throws, in the name of `function`, std::invalid_argument where `path` cannot serve.
 Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Magnitudes& b,
-               int64_t depth, Path path);
+               int64_t depth, Path path, const char* function = "matmul");
 
 // Ordinary products of the operands as they are.
 Plan make_exact_plan(Dtype dtype);

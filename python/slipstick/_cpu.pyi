@@ -38,6 +38,31 @@ def matmul(
     empty: Empty,
     path: str = "auto",
 ) -> Any: ...
+def conv2d(
+    x: Any,
+    weight: Any,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    same_padding: bool,
+    dilation: tuple[int, int],
+    groups: int,
+    method: MitchellMethod,
+    out: Any,
+    empty: Empty,
+    form: str = "auto",
+    path: str = "auto",
+) -> Any: ...
+def matmul_backward(
+    grad: Any,
+    a: Any,
+    b: Any,
+    method: MitchellMethod,
+    gradient: str,
+    derivative: str,
+    offset: float,
+    terms: int,
+    empty: Empty,
+) -> tuple[Any, Any]: ...
 def project(
     x: Any,
     n_components: int,

@@ -9,6 +9,8 @@ This is a simulator: on a CPU or GPU the exact product is never slower. Subnorma
 zero, and results below the normal range are flushed to zero.
 """
 
+from slipstick.mitchell._backward import matmul_backward
+from slipstick.mitchell._conv import conv2d
 from slipstick.mitchell._elementwise import divide, multiply
 from slipstick.mitchell._matmul import matmul
 from slipstick.mitchell._methods import (
@@ -41,9 +43,11 @@ __all__ = [
     "Mitchell",
     "OperandDecomposition",
     "Table",
+    "conv2d",
     "divide",
     "load_table",
     "matmul",
+    "matmul_backward",
     "methods",
     "multiply",
     "save_table",
