@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <unordered_map>
 
 #include "bind/call.hpp"
 #include "mitchell/mitchell.hpp"
@@ -12,24 +11,11 @@ namespace slipstick::bind {
 // `kind` and `mode` as Python's method objects name them; `table` is None or a square array.
 inline cpu::mitchell::Method make_method(const std::string& kind, int64_t width, double bias,
                                          const std::string& mode, const py::object& table) {
-    using cpu::mitchell::Kind;
-    static const std::unordered_map<std::string, Kind> kinds = {
-        {"mitchell", Kind::kMitchell},
-        {"mitchell raw", Kind::kRaw},
-        {"mitchell kosson-jaggi", Kind::kKossonJaggi},
-        {"lmul", Kind::kLMul},
-        {"lmul-formula", Kind::kLMulFormula},
-        {"mbm", Kind::kMbm},
-        {"realm", Kind::kRealm},
-        {"ilm", Kind::kIlm},
-        {"mitch-w", Kind::kMitchW},
-        {"drum", Kind::kDrum},
-        {"alm-soa", Kind::kAlmSoa},
-        {"operand-decomposition", Kind::kOperandDecomposition},
-        {"table", Kind::kTable},
-    };
-    cpu::mitchell::Method method{kinds.at(mode.empty() ? kind : kind + " " + mode), width, bias,
-                                 nullptr};
+    const std::string name = mode.empty() ? kind : kind + " " + mode;
+    cpu::mitchell::Method method{{}, width, bias, nullptr};
+    if (!cpu::mitchell::find_kind(name, method.kind)) {
+        refuse_value("MitchellMethod", "`kind` and `mode` must name a method, got ", name);
+    }
     if (!table.is_none()) {
         const Array array("MitchellMethod", "table", table);
         const ConstTensor& view = array.tensor();
@@ -46,12 +32,29 @@ inline cpu::mitchell::Method make_method(const std::string& kind, int64_t width,
     return method;
 }
 
+<<<<<<< HEAD
 // Which of the kernels that agree bit for bit is asked for: the tests go through them all.
 inline cpu::mitchell::Path path_of(const std::string& name) {
     using cpu::mitchell::Path;
     if (name == "sums") return Path::kSums;
     if (name == "flushed") return Path::kFlushed;
     return name == "general" ? Path::kGeneral : Path::kAuto;
+=======
+// A function of one floating-point operand.
+inline void bind_function(py::module_& module, const char* name,
+                          ResultSpec (*result_of)(const ConstTensor&),
+                          void (*compute)(const ConstTensor&, const Tensor&)) {
+    module.def(
+        name,
+        [=](py::object a, py::object out, py::object empty) {
+            const Array operand(name, "a", a);
+            const Result result(name, out, empty, result_of(operand.tensor()),
+                                {{"a", operand.tensor()}}, true);
+            without_gil([&] { compute(operand.tensor(), result.tensor()); });
+            return result.object();
+        },
+        py::arg("a"), py::arg("out"), py::arg("empty"));
+>>>>>>> mele
 }
 
 inline void bind_mitchell(py::module_& module) {
@@ -68,7 +71,7 @@ inline void bind_mitchell(py::module_& module) {
             const Array left("multiply", "a", a);
             const Array right("multiply", "b", b);
             const Result result("multiply", out, empty,
-                                mitchell::result_of_multiply(left.tensor(), right.tensor()),
+                                mitchell::result_of_multiply(left.tensor(), right.tensor(), method),
                                 {{"a", left.tensor()}, {"b", right.tensor()}}, true);
             without_gil([&] {
                 mitchell::multiply(left.tensor(), right.tensor(), method, result.tensor());
@@ -91,6 +94,45 @@ inline void bind_mitchell(py::module_& module) {
             return result.object();
         },
         py::arg("a"), py::arg("b"), py::arg("method"), py::arg("out"), py::arg("empty"));
+
+    module.def(
+        "reciprocal",
+        [](py::object a, const mitchell::Method& method, py::object out, py::object empty) {
+            const Array operand("reciprocal", "a", a);
+            const Result result("reciprocal", out, empty,
+                                mitchell::result_of_reciprocal(operand.tensor()),
+                                {{"a", operand.tensor()}}, true);
+            without_gil(
+                [&] { mitchell::reciprocal(operand.tensor(), method, result.tensor()); });
+            return result.object();
+        },
+        py::arg("a"), py::arg("method"), py::arg("out"), py::arg("empty"));
+
+    bind_function(module, "sqrt", &mitchell::result_of_sqrt, &mitchell::sqrt);
+    bind_function(module, "log2", &mitchell::result_of_log2, &mitchell::log2);
+    bind_function(module, "exp2", &mitchell::result_of_exp2, &mitchell::exp2);
+
+    module.def(
+        "power",
+        [](py::object a, py::object p, py::object out, py::object empty) {
+            const Array base("power", "a", a);
+            if (PyFloat_Check(p.ptr()) || PyLong_Check(p.ptr())) {
+                const auto number = p.cast<double>();
+                const Result result("power", out, empty,
+                                    mitchell::result_of_power(base.tensor(), number),
+                                    {{"a", base.tensor()}}, true);
+                without_gil([&] { mitchell::power(base.tensor(), number, result.tensor()); });
+                return result.object();
+            }
+            const Array exponent("power", "p", p);
+            const Result result("power", out, empty,
+                                mitchell::result_of_power(base.tensor(), exponent.tensor()),
+                                {{"a", base.tensor()}, {"p", exponent.tensor()}}, true);
+            without_gil(
+                [&] { mitchell::power(base.tensor(), exponent.tensor(), result.tensor()); });
+            return result.object();
+        },
+        py::arg("a"), py::arg("p"), py::arg("out"), py::arg("empty"));
 
     module.def(
         "matmul",

@@ -86,6 +86,28 @@ SLIPSTICK_INLINE To bit_cast(From from) {
     return result;
 }
 
+// The level's vector of 16 bytes again and again: what lookup() takes.
+SLIPSTICK_INLINE Vec<uint8_t> repeated(const uint8_t (&bytes)[16]) {
+    Vec<uint8_t> result;
+    for (int i = 0; i < kVectorBytes; i += 16)
+        __builtin_memcpy(reinterpret_cast<char*>(&result) + i, bytes, sizeof bytes);
+    return result;
+}
+// table[index] for every byte, indices below 16.
+SLIPSTICK_INLINE Vec<uint8_t> lookup(Vec<uint8_t> table, Vec<uint8_t> index) {
+#if defined(__AVX512BW__)
+    return (Vec<uint8_t>)_mm512_shuffle_epi8((__m512i)table, (__m512i)index);
+#elif defined(__AVX2__)
+    return (Vec<uint8_t>)_mm256_shuffle_epi8((__m256i)table, (__m256i)index);
+#elif defined(__SSSE3__)
+    return (Vec<uint8_t>)_mm_shuffle_epi8((__m128i)table, (__m128i)index);
+#else
+    Vec<uint8_t> result;
+    for (int i = 0; i < kVectorBytes; ++i) result[i] = table[index[i]];
+    return result;
+#endif
+}
+
 // --- Masks and reductions ---
 
 template <class M>
@@ -192,6 +214,21 @@ SLIPSTICK_INLINE Vec<uint64_t> multiply_low_halves(Vec<uint64_t> a, Vec<uint64_t
     return (Vec<uint64_t>)_mm_mul_epu32((__m128i)a, (__m128i)b);
 #else
     return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
+}
+
+// The high halves of the 32-bit products of 16-bit lanes.
+SLIPSTICK_INLINE Vec<uint16_t> multiply_high(Vec<uint16_t> a, Vec<uint16_t> b) {
+#if defined(__AVX512BW__)
+    return (Vec<uint16_t>)_mm512_mulhi_epu16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return (Vec<uint16_t>)_mm256_mulhi_epu16((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+    return (Vec<uint16_t>)_mm_mulhi_epu16((__m128i)a, (__m128i)b);
+#else
+    for (int i = 0; i < kLanes<uint16_t>; ++i)
+        a[i] = static_cast<uint16_t>((uint32_t{a[i]} * b[i]) >> 16);
+    return a;
 #endif
 }
 

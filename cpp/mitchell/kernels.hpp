@@ -5,10 +5,11 @@
 #include "core/dtype.hpp"
 #include "core/isa.hpp"
 #include "core/matmul.hpp"
-#include "mitchell/parameters.hpp"
+#include "mitchell/methods.hpp"
 
 namespace slipstick::cpu::mitchell {
 
+using slipstick::mitchell::Kind;
 using slipstick::mitchell::Parameters;
 
 using ElementwiseFn = void (*)(const Strip& strip, const Parameters& parameters);
@@ -74,9 +75,30 @@ struct Matmul {
     ScanFn scan;
 };
 
-struct ElementwiseKernels {
-    PerDtype<ElementwiseFn> multiply;
+// By method, then by dtype; null where a method does not take the dtype.
+template <class Fn>
+struct PerMethod {
+    PerDtype<Fn> fn[slipstick::mitchell::kMethodCount];
+    constexpr const PerDtype<Fn>& operator[](Kind kind) const {
+        return fn[static_cast<int>(kind)];
+    }
+};
+
+struct FloatKernels {
+    PerMethod<ElementwiseFn> multiply;
     PerDtype<ElementwiseFn> divide;
+};
+struct IntegerKernels {
+    PerMethod<ElementwiseFn> multiply;
+};
+// Operands of floating-point dtypes; `power` takes exponents of the operands' dtype, `power_number`
+// a float64.
+struct FunctionKernels {
+    PerDtype<ElementwiseFn> sqrt;
+    PerDtype<ElementwiseFn> log2;
+    PerDtype<ElementwiseFn> exp2;
+    PerDtype<ElementwiseFn> power;
+    PerDtype<ElementwiseFn> power_number;
 };
 struct MatmulKernels {
     PerDtype<const Matmul*> matmul;
@@ -85,6 +107,8 @@ struct MatmulKernels {
 }  // namespace slipstick::cpu::mitchell
 
 namespace slipstick::cpu {
-SLIPSTICK_LEVEL_TABLE(mitchell::ElementwiseKernels, mitchell_elementwise_kernels)
+SLIPSTICK_LEVEL_TABLE(mitchell::FloatKernels, mitchell_float_kernels)
+SLIPSTICK_LEVEL_TABLE(mitchell::IntegerKernels, mitchell_integer_kernels)
+SLIPSTICK_LEVEL_TABLE(mitchell::FunctionKernels, mitchell_function_kernels)
 SLIPSTICK_LEVEL_TABLE(mitchell::MatmulKernels, mitchell_matmul_kernels)
 }  // namespace slipstick::cpu

@@ -2,39 +2,88 @@
 
 #include <cmath>
 
+#include "core/error.hpp"
 #include "mitchell/operands.hpp"
-#include "mitchell/product.hpp"
 
 namespace slipstick::cpu::mitchell {
 namespace {
 
-template <class Lane>
-uint64_t one_less_offset(const slipstick::mitchell::Format<Lane>& format, double bias) {
-    return format.one -
-           static_cast<uint64_t>(std::nearbyint(std::ldexp(bias, format.fraction_bits)));
+using slipstick::mitchell::dispatch_method;
+using slipstick::mitchell::Domain;
+using slipstick::mitchell::Methods;
+using slipstick::mitchell::Rule;
+
+[[noreturn]] void refuse_dtype(const char* function, const char* method, const char* expected,
+                               Dtype dtype) {
+    refuse_type(function, "`method` must take the operands' dtype, but ", method, " takes ",
+                expected, ", got ", name(dtype));
+}
+
+void check_table(const char* function, Dtype dtype, const Table& table, int fraction_bits) {
+    if (table.side == 256) {
+        const Dtype expected = table.is_signed ? Dtype::kInt8 : Dtype::kUInt8;
+        if (dtype != expected) {
+            refuse_dtype(function, table.is_signed ? "a signed table" : "an unsigned table",
+                         name(expected), dtype);
+        }
+        return;
+    }
+    if (!is_float(dtype)) refuse_dtype(function, "a mantissa table", kFloatDtypes, dtype);
+    if (table.side > int64_t{1} << fraction_bits) {
+        refuse_value(function, "`method` must have a mantissa table of at most ",
+                     int64_t{1} << fraction_bits, " rows for ", name(dtype), ", got ", table.side);
+    }
 }
 
 }  // namespace
 
-Parameters parameters(const char* /*function*/, Dtype dtype, const Method& method) {
-    using namespace slipstick::mitchell;
+bool find_kind(std::string_view name, Kind& kind) {
+    bool found = false;
+    Methods::for_each([&]<class M>() {
+        if (name == M::kName) {
+            kind = M::kKind;
+            found = true;
+        }
+    });
+    return found;
+}
+
+Parameters parameters(const char* function, Dtype dtype, const Method& method) {
+    const bool floats = is_float(dtype);
+    const int m = floats ? float_format(dtype).fraction_bits
+                         : static_cast<int>(item_size(dtype)) * 8 - 1;
     Parameters result{};
-    result.width = method.width;
-    switch (dtype) {
-        case Dtype::kFloat32:
-            result.c = one_less_offset(kFormat32<uint64_t>, method.bias);
-            break;
-        case Dtype::kFloat64:
-            result.c = one_less_offset(kFormat64<uint64_t>, method.bias);
-            break;
-        case Dtype::kFloat16:
-            result.c = one_less_offset(kFormat16<uint64_t>, method.bias);
-            break;
-        case Dtype::kBFloat16:
-            result.c = one_less_offset(kFormatB16<uint64_t>, method.bias);
-            break;
-        default:
-            result.fraction = static_cast<uint64_t>(std::ldexp(method.bias, 64));
+    result.fraction_bits = m;
+    dispatch_method(method.kind, [&]<class M>() {
+        if constexpr (M::kDomain == Domain::kTable) {
+            check_table(function, dtype, *method.table, m);
+        } else if constexpr (M::kDomain == Domain::kFloats) {
+            if (!floats) refuse_dtype(function, M::kName, kFloatDtypes, dtype);
+        } else if constexpr (M::kDomain == Domain::kFloat32) {
+            if (dtype != Dtype::kFloat32) refuse_dtype(function, M::kName, "float32", dtype);
+        } else if constexpr (M::kDomain == Domain::kIntegers) {
+            if (floats) refuse_dtype(function, M::kName, kIntegerDtypes, dtype);
+        }
+        constexpr bool limited = M::limit(0).parameter != nullptr;
+        if constexpr (limited) {
+            if (method.width > M::limit(m).highest) {
+                refuse_value(function, "`method` must have a `", M::limit(m).parameter,
+                             "` of at most ", M::limit(m).highest, " for ", name(dtype), ", got ",
+                             M::kName, " with ", method.width);
+            }
+        }
+        result.width = M::prepare(method.width, m, floats);
+        const double offset = M::offset(method.bias, method.width, m);
+        result.fraction = static_cast<uint64_t>(std::ldexp(offset, 64));
+        if (floats) {
+            constexpr bool adds_bits = M::kRule == Rule::kBitSum || M::kRule == Rule::kPattern;
+            const double units = adds_bits ? std::nearbyint(std::ldexp(offset, m)) : 0;
+            result.c = float_format(dtype).one - static_cast<uint64_t>(units);
+        }
+    });
+    if (method.table != nullptr) {
+        result.table = method.table->entries.data();
+        while (int64_t{1} << result.table_bits < method.table->side) ++result.table_bits;
     }
     return result;
 }

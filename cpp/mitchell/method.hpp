@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/dtype.hpp"
-#include "mitchell/parameters.hpp"
+#include "mitchell/methods.hpp"
 
 namespace slipstick::cpu::mitchell {
 
@@ -28,6 +28,9 @@ struct Method {
     double bias = 0;    // d of Mitchell's method
     std::shared_ptr<const Table> table;
 };
+
+// The method of a name that a struct of methods.hpp carries, or false.
+bool find_kind(std::string_view name, Kind& kind);
 
 // Throws std::invalid_argument or TypeError (core/error.hpp) where the method does not take
 // operands of `dtype`.

@@ -9,11 +9,28 @@
 
 namespace slipstick::cpu::mitchell {
 
-ResultSpec result_of_multiply(const ConstTensor& a, const ConstTensor& b);
+ResultSpec result_of_multiply(const ConstTensor& a, const ConstTensor& b, const Method& method);
 void multiply(const ConstTensor& a, const ConstTensor& b, const Method& method, const Tensor& out);
 
+// Quotients take Mitchell's own method.
 ResultSpec result_of_divide(const ConstTensor& a, const ConstTensor& b);
 void divide(const ConstTensor& a, const ConstTensor& b, const Method& method, const Tensor& out);
+
+ResultSpec result_of_reciprocal(const ConstTensor& a);
+void reciprocal(const ConstTensor& a, const Method& method, const Tensor& out);
+
+ResultSpec result_of_sqrt(const ConstTensor& a);
+void sqrt(const ConstTensor& a, const Tensor& out);
+ResultSpec result_of_log2(const ConstTensor& a);
+void log2(const ConstTensor& a, const Tensor& out);
+ResultSpec result_of_exp2(const ConstTensor& a);
+void exp2(const ConstTensor& a, const Tensor& out);
+
+ResultSpec result_of_power(const ConstTensor& a, const ConstTensor& p);
+void power(const ConstTensor& a, const ConstTensor& p, const Tensor& out);
+// A number is an exponent as it stands, whatever the dtype of `a`.
+ResultSpec result_of_power(const ConstTensor& a, double p);
+void power(const ConstTensor& a, double p, const Tensor& out);
 
 // (..., m, k) @ (..., k, n) with NumPy's rules for one-dimensional operands and leading axes.
 // Integers are summed exactly: throws std::invalid_argument where their sums could overflow.

@@ -9,8 +9,27 @@ namespace slipstick::cpu::mitchell {
 inline constexpr const char* kAllDtypes =
     "float32, float64, float16, bfloat16, int8, int16, int32, uint8, uint16 or uint32";
 inline constexpr const char* kFloatDtypes = "float32, float64, float16 or bfloat16";
+inline constexpr const char* kIntegerDtypes = "int8, int16, int32, uint8, uint16 or uint32";
 
 constexpr bool is_float(Dtype dtype) { return dtype <= Dtype::kBFloat16; }
+
+constexpr bool is_operand(Dtype dtype) {
+    return is_float(dtype) || (dtype >= Dtype::kInt8 && dtype <= Dtype::kUInt32 &&
+                               dtype != Dtype::kInt64);
+}
+
+constexpr const slipstick::mitchell::Format<uint64_t>& float_format(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::kFloat32:
+            return slipstick::mitchell::kFormat32<uint64_t>;
+        case Dtype::kFloat64:
+            return slipstick::mitchell::kFormat64<uint64_t>;
+        case Dtype::kFloat16:
+            return slipstick::mitchell::kFormat16<uint64_t>;
+        default:
+            return slipstick::mitchell::kFormatB16<uint64_t>;
+    }
+}
 
 template <class F>
 decltype(auto) dispatch_integer(Dtype dtype, F&& f) {

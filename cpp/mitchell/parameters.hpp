@@ -5,26 +5,11 @@
 
 namespace slipstick::mitchell {
 
-enum class Kind : uint8_t {
-    kMitchell,
-    kRaw,
-    kKossonJaggi,
-    kLMul,
-    kLMulFormula,
-    kMbm,
-    kRealm,
-    kIlm,
-    kMitchW,
-    kDrum,
-    kAlmSoa,
-    kOperandDecomposition,
-    kTable,
-};
-
+// For integers of n bits, logarithms have n - 1 fraction bits.
 struct Parameters {
     uint64_t c;         // floats: 1.0 less the offset, in the bits of the operands' format
-    uint64_t fraction;  // integers: floor(offset * 2^64)
-    int64_t width;      // the method's own parameter
+    uint64_t fraction;  // floor(offset * 2^64)
+    int64_t width;      // the method's own parameter, as its prepare() leaves it
     int fraction_bits;  // m of the operands' format; n - 1 for integers of n bits
     int table_bits;     // log2 of the table's side
     const uint16_t* table;

@@ -53,29 +53,34 @@ SLIPSTICK_HD auto is_special(U bits, const Format<Lane>& f) {
     return as_signed(magnitude_of(bits, f)) >= as_signed(f.infinity);
 }
 
-// The bits of a (x) b for numbers that are neither infinite nor NaN: magnitudes a + b - c, where c
-// is 1.0 less the method's offset.
+// The bits of a product from the sum of its operands' magnitudes, or what stands for it, the smaller
+// magnitude and the sign. Two magnitudes fill the lane and no more, so the sum is clamped before c is
+// taken off: what overflows becomes infinity, and what is below 1.0 * c turns negative and is
+// flushed with the subnormals.
 template <class Lane, class U>
-SLIPSTICK_HD U multiply_finite_bits(U a, U b, Lane c, const Format<Lane>& f) {
+SLIPSTICK_HD U product_of_sum(U sum, U smaller, U sign, Lane c, const Format<Lane>& f) {
     const U zero{};
-    const auto sign = static_cast<U>((a ^ b) & f.sign);
-    const U magnitude_a = magnitude_of(a, f);
-    const U magnitude_b = magnitude_of(b, f);
-    // Two magnitudes fill the lane and no more, so the sum is clamped before c is taken off: what
-    // overflows becomes infinity, and what is below 1.0 * c turns negative and is flushed with the
-    // subnormals.
-    const auto sum = static_cast<U>(magnitude_a + magnitude_b);
     const U highest = zero + static_cast<Lane>(c + f.infinity);
     const auto magnitude = static_cast<U>((sum < highest ? sum : highest) - c);
-    const U smaller = magnitude_a < magnitude_b ? magnitude_a : magnitude_b;
     const auto flushed = (as_signed(magnitude) < as_signed(f.smallest)) |
                          (as_signed(smaller) < as_signed(f.smallest));
     return (flushed ? zero : magnitude) | sign;
 }
 
-// The same for any operands.
+// The bits of a (x) b for numbers that are neither infinite nor NaN: magnitudes a + b - c, where c
+// is 1.0 less the method's offset.
 template <class Lane, class U>
-SLIPSTICK_HD U multiply_bits(U a, U b, Lane c, const Format<Lane>& f) {
+SLIPSTICK_HD U multiply_finite_bits(U a, U b, Lane c, const Format<Lane>& f) {
+    const U magnitude_a = magnitude_of(a, f);
+    const U magnitude_b = magnitude_of(b, f);
+    const U smaller = magnitude_a < magnitude_b ? magnitude_a : magnitude_b;
+    return product_of_sum(static_cast<U>(magnitude_a + magnitude_b), smaller,
+                          static_cast<U>((a ^ b) & f.sign), c, f);
+}
+
+// `product` where a and b are numbers, else what infinities and NaNs give.
+template <class Lane, class U>
+SLIPSTICK_HD U with_special_products(U a, U b, U product, const Format<Lane>& f) {
     const U zero{};
     const U magnitude_a = magnitude_of(a, f);
     const U magnitude_b = magnitude_of(b, f);
@@ -84,8 +89,14 @@ SLIPSTICK_HD U multiply_bits(U a, U b, Lane c, const Format<Lane>& f) {
     const auto is_nan =
         (magnitude_a > f.infinity) | (magnitude_b > f.infinity) | (is_infinite & is_zero);
     const auto infinity = static_cast<U>((zero + f.infinity) | ((a ^ b) & f.sign));
-    const U result = is_infinite ? infinity : multiply_finite_bits(a, b, c, f);
+    const U result = is_infinite ? infinity : product;
     return is_nan ? zero + f.nan : result;
+}
+
+// The same for any operands.
+template <class Lane, class U>
+SLIPSTICK_HD U multiply_bits(U a, U b, Lane c, const Format<Lane>& f) {
+    return with_special_products(a, b, multiply_finite_bits(a, b, c, f), f);
 }
 
 // The bits of a / b: magnitudes a - b + c.
@@ -132,22 +143,38 @@ SLIPSTICK_WIDER(uint32_t, uint64_t);
 template <class T>
 using Wider = typename WiderOf<T>::type;
 
+// Holds four times the exact product of two T: three bits more than Wider<T>.
+template <class T>
+using ProductWork = std::conditional_t<sizeof(T) == 4, unsigned __int128, uint64_t>;
+
+template <class T>
+SLIPSTICK_HD uint64_t magnitude_of_integer(T value) {
+    const auto wide = static_cast<int64_t>(value);
+    return static_cast<uint64_t>(wide < 0 ? -wide : wide);
+}
+
+// The product of two T from its magnitude, saturated at the limits of its type.
+template <class T>
+SLIPSTICK_HD Wider<T> saturated(ProductWork<T> magnitude, bool negative) {
+    using Product = Wider<T>;
+    using Unsigned = std::make_unsigned_t<Product>;
+    constexpr auto highest =
+        static_cast<Unsigned>(std::is_signed_v<Product> ? ~Unsigned{0} >> 1 : ~Unsigned{0});
+    const ProductWork<T> limit = ProductWork<T>{highest} + (negative ? 1 : 0);
+    const auto kept = static_cast<Unsigned>(magnitude > limit ? limit : magnitude);
+    return static_cast<Product>(negative ? Unsigned{0} - kept : kept);
+}
+
 // floor of 2^(k1+k2) times  1+s | 2s | 4(s-1)  for  s = x+y+d  in  [0,1) | [1,2) | [2,3),  where a
 // = 2^k1 (1+x) and b = 2^k2 (1+y): everything but d * 2^(k1+k2) is an integer, and `fraction` =
 // floor(d * 2^64) gives the floor of d * 2^j for every j <= 64. Saturates at the limits of the
 // product's type.
 template <class T>
 SLIPSTICK_HD Wider<T> multiply_integers(T a, T b, uint64_t fraction) {
-    using Product = Wider<T>;
-    using Unsigned = std::make_unsigned_t<Product>;
-    // Up to four times the exact product: three bits more than Product.
-    using Work = std::conditional_t<sizeof(T) == 4, unsigned __int128, uint64_t>;
+    using Work = ProductWork<T>;
     if (a == 0 || b == 0) return 0;
-    const bool negative = (a < 0) != (b < 0);
-    const auto magnitude_a =
-        static_cast<Unsigned>(a < 0 ? -static_cast<int64_t>(a) : static_cast<int64_t>(a));
-    const auto magnitude_b =
-        static_cast<Unsigned>(b < 0 ? -static_cast<int64_t>(b) : static_cast<int64_t>(b));
+    const uint64_t magnitude_a = magnitude_of_integer(a);
+    const uint64_t magnitude_b = magnitude_of_integer(b);
     const int k1 = 63 - __builtin_clzll(magnitude_a);
     const int k2 = 63 - __builtin_clzll(magnitude_b);
     const int k = k1 + k2;  // at most 62
@@ -157,15 +184,10 @@ SLIPSTICK_HD Wider<T> multiply_integers(T a, T b, uint64_t fraction) {
         return j == 0 ? Work{0} : static_cast<Work>(fraction >> (64 - j));
     };
     const Work sum = cross + offset(k);
-    Work product = sum < one       ? one + sum
-                   : sum < 2 * one ? 2 * cross + offset(k + 1)
-                                   : 4 * (cross - one) + offset(k + 2);
-    constexpr auto highest =
-        static_cast<Unsigned>(std::is_signed_v<Product> ? ~Unsigned{0} >> 1 : ~Unsigned{0});
-    const Work limit = Work{highest} + (negative ? 1 : 0);
-    product = product > limit ? limit : product;
-    const auto magnitude = static_cast<Unsigned>(product);
-    return static_cast<Product>(negative ? Unsigned{0} - magnitude : magnitude);
+    const Work product = sum < one       ? one + sum
+                         : sum < 2 * one ? 2 * cross + offset(k + 1)
+                                         : 4 * (cross - one) + offset(k + 2);
+    return saturated<T>(product, (a < 0) != (b < 0));
 }
 
 }  // namespace slipstick::mitchell
