@@ -5,24 +5,20 @@
 #include "core/dtype.hpp"
 #include "core/isa.hpp"
 #include "core/matmul.hpp"
+#include "mitchell/parameters.hpp"
 
 namespace slipstick::cpu::mitchell {
 
-// The method as the kernels take it: `c` is 1.0 less the offset in the bits of the operands'
-// format; `fraction` is floor(offset * 2^64), for integers.
-struct Constants {
-    uint64_t c;
-    uint64_t fraction;
-};
+using slipstick::mitchell::Parameters;
 
-using ElementwiseFn = void (*)(const Strip& strip, const Constants& constants);
+using ElementwiseFn = void (*)(const Strip& strip, const Parameters& parameters);
 
 // Packs `count` rows (or columns) of `depth` elements; see pack_panels in core/tile.hpp.
 using PackFn = void (*)(const void* source, int64_t stride, int64_t depth_stride, int64_t count,
                         int64_t depth, void* packed);
 
 // A matrix product: two kernels, of which `finite` asks for operands without infinities and NaNs
-// and is about 1.5 times as fast. The mac argument of both is a Constants.
+// and is about 1.5 times as fast. The mac argument of both is Parameters.
 struct Matmul {
     MatmulKernel general;
     MatmulKernel finite;
@@ -31,14 +27,17 @@ struct Matmul {
     bool (*is_finite)(const void* source, int64_t count, int64_t stride);
 };
 
-struct Kernels {
+struct ElementwiseKernels {
     PerDtype<ElementwiseFn> multiply;
     PerDtype<ElementwiseFn> divide;
+};
+struct MatmulKernels {
     PerDtype<const Matmul*> matmul;
 };
 
 }  // namespace slipstick::cpu::mitchell
 
 namespace slipstick::cpu {
-SLIPSTICK_LEVEL_TABLE(mitchell::Kernels, mitchell_kernels)
+SLIPSTICK_LEVEL_TABLE(mitchell::ElementwiseKernels, mitchell_elementwise_kernels)
+SLIPSTICK_LEVEL_TABLE(mitchell::MatmulKernels, mitchell_matmul_kernels)
 }  // namespace slipstick::cpu

@@ -5,13 +5,9 @@
 
 #include "core/result.hpp"
 #include "core/tensor.hpp"
+#include "mitchell/method.hpp"
 
 namespace slipstick::cpu::mitchell {
-
-// Mitchell's product with an offset: `bias` is the d in  1 + x + y + d, 0 <= d < 1.
-struct Method {
-    double bias;
-};
 
 ResultSpec result_of_multiply(const ConstTensor& a, const ConstTensor& b);
 void multiply(const ConstTensor& a, const ConstTensor& b, const Method& method, const Tensor& out);

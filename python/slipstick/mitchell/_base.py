@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cached_property
-from numbers import Integral
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 # No format has more fraction bits: a width beyond is the same as this one.
 WIDEST = 64
@@ -62,9 +63,9 @@ class Method:
 
 def integer(method: Method, name: str, expected: str, low: int, high: int | None = None) -> int:
     """Return a checked parameter as an int, which the object then holds."""
-    value = getattr(method, name)
+    value: Any = getattr(method, name)
     owner = type(method).__name__
-    if not isinstance(value, Integral) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{owner}: `{name}` must be an int, got {type(value).__name__}")
     if value < low or (high is not None and value > high):
         raise ValueError(f"{owner}: `{name}` must be {expected}, got {value}")

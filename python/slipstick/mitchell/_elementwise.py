@@ -6,7 +6,7 @@ from typing import Any
 
 from slipstick import _cpu
 from slipstick._arrays import framework_of
-from slipstick.mitchell._methods import Mitchell
+from slipstick.mitchell._methods import Method, Mitchell, as_method
 
 # Offsets of the named methods in units of 2**-23, for products and for quotients. The product's are
 # those of the public table of constants 0x3F78C094 and 0x3F772FAD. A quotient's error has another
@@ -29,7 +29,7 @@ def _bias(function: str, method: str | Mitchell, *, quotient: bool = False) -> f
     raise ValueError(message) if isinstance(method, str) else TypeError(message)
 
 
-def multiply(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any:
+def multiply(a: Any, b: Any, *, method: str | Method = "mitchell", out: Any = None) -> Any:
     """Multiply elementwise by adding bit patterns.
 
     Parameters
@@ -37,8 +37,8 @@ def multiply(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = 
     a, b : array
         Operands of one dtype: float32, float64, float16, bfloat16, int8, int16, int32, uint8,
         uint16 or uint32. Shapes broadcast as in NumPy.
-    method : str or Mitchell
-        One of `methods()`, or a `Mitchell` object.
+    method : str or Method
+        One of `methods()`, or an object such as `Mitchell()`.
     out : array, optional
         Where to write; of the result's shape and dtype. It may be `a` or `b` itself.
 
@@ -66,7 +66,8 @@ def multiply(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = 
     array([ 16.,   8., -24.], dtype=float32)
     """
     framework = framework_of("multiply", a, out)
-    return framework.finish(_cpu.multiply(a, b, _bias("multiply", method), out, framework.empty))
+    native = as_method("multiply", method)._native
+    return framework.finish(_cpu.multiply(a, b, native, out, framework.empty))
 
 
 def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any:
@@ -106,4 +107,5 @@ def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = No
     """
     framework = framework_of("divide", a, out)
     bias = _bias("divide", method, quotient=True)
-    return framework.finish(_cpu.divide(a, b, bias, out, framework.empty))
+    native = Mitchell(bias)._native
+    return framework.finish(_cpu.divide(a, b, native, out, framework.empty))

@@ -65,7 +65,8 @@ def matmul(
     framework = framework_of("matmul", a, out)
     bias = _bias("matmul", method)
     multiplier = _multiplier(a, bias, correction)
-    return framework.finish(_cpu.matmul(a, b, bias, multiplier, out, framework.empty))
+    native = Mitchell(bias)._native
+    return framework.finish(_cpu.matmul(a, b, native, multiplier, out, framework.empty))
 
 
 def _multiplier(a: Any, bias: float, correction: str | float | None) -> float:

@@ -55,7 +55,7 @@ class Table(Method):
             )
         if size == 256:
             signed = array.dtype.kind == "i" if signed is None else signed
-            dtype = np.dtype(np.int16 if signed else np.uint16)
+            dtype: np.dtype[Any] = np.dtype(np.int16 if signed else np.uint16)
             _expect_range(array, int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
         else:
             _check_mantissa_table(array, signed)

@@ -33,8 +33,8 @@ def load_table(path: str | os.PathLike[str], *, format: str = "tfapprox") -> Tab
         "torchapprox" (github.com/etrommer/torch-approx): that project takes a table as a NumPy
         array and fixes no file, so it is a .npy file of its integers. The shape is 256 x 256, the
         first operand (the activation) is the row, and both axes run over the operands as unsigned
-        bytes: 0, 1, ..., 127, -128, ..., -1 for signed ones. A table with a negative entry is one of
-        signed operands, any other one of unsigned.
+        bytes: 0, 1, ..., 127, -128, ..., -1 for signed ones. A table with a negative entry is one
+        of signed operands, any other one of unsigned.
 
         "approxtrain" (github.com/AaronJing/ApproxTrain): a mantissa table, ``4**m`` bytes for m
         from 1 to 7, at index ``i * 2**m + j``; a byte is ``carry << 7 | mantissa``. m comes from
@@ -157,7 +157,7 @@ def _mantissas(method: Method, bits: int) -> NDArray[np.uint8]:
             f"less than 2 for 'approxtrain', got {method!r}"
         )
     mantissa = (above_one & (2**_FRACTION - 1)) >> (_FRACTION - bits)
-    return (carry << 7 | mantissa).astype(np.uint8)
+    return np.asarray(carry << 7 | mantissa).astype(np.uint8)
 
 
 def _load_tfapprox(path: Path) -> Table:

@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 
 class Format(NamedTuple):
-    """A binary floating-point format: the unsigned type of its bits, and the widths of its fields."""
+    """A binary floating-point format: the unsigned type of its bits, the widths of its fields."""
 
     bits: type[np.unsignedinteger[Any]]
     fraction: int

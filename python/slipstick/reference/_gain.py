@@ -54,8 +54,9 @@ def gain(
     if method == "realm":
         return 4 / 9 * (13 / 6 + float(realm_table(width).mean()) / 64)
     if method == "ilm":
-        # What a leading one leaves is 1/3 on average, 1/2 after the first: 3/2 of them is 9/4 - ...
-        return 1 - 9.0 ** -(width + 1)
+        # P = A B - (what remains of A) (what remains of B), on average 1/2 after the first leading
+        # one is removed and a third of that after each further one.
+        return float(1 - 9.0 ** -(width + 1))
     if method == "mitch-w":
         h = 2.0 ** (1 - min(width, fraction + 1))
         return 4 / 9 * (1 + (1 - h) + (1 - h) * (1 - 2 * h) / 6)
@@ -94,4 +95,4 @@ def _set_one_adder_mean(width: int, fraction: int) -> float:
     # carry has probability 1/4.
     without = (n - 1) * (n - 2) / (6 * n * n) + ones * (n - 1) / (2 * n)
     carrying = (n * n - 1) / (6 * n * n) + ones * (n + 1) / (2 * n)
-    return 1 + (1 - 1 / n) + 1 / (4 * n) + ones + 3 / 4 * without + 1 / 4 * carrying
+    return float(1 + (1 - 1 / n) + 1 / (4 * n) + ones + 3 / 4 * without + 1 / 4 * carrying)

@@ -99,7 +99,7 @@ PREPARE: dict[str, Prepare] = {
 def _bit_sum(s: Array, unit: int) -> Array:
     """1 + s below 1, 2 s below 2, 4 (s - 1) below 3: 2^floor(s) (1 + s - floor(s))."""
     carries = s >> unit
-    return ((1 << unit) + s - (carries << unit)) << carries
+    return np.asarray(((1 << unit) + s - (carries << unit)) << carries)
 
 
 def _mitchell(x: Array, y: Array, p: Parameters) -> Array:
@@ -128,11 +128,11 @@ def _realm(x: Array, y: Array, p: Parameters) -> Array:
     segment_bits = p.width.bit_length() - 1
     i, j = ((f >> (p.unit - segment_bits)).astype(np.intp) for f in (x, y))
     s = realm_table(p.width)[i, j].astype(x.dtype)
-    return _bit_sum(x + y, p.unit) + (s << (p.unit - 6))
+    return np.asarray(_bit_sum(x + y, p.unit) + (s << (p.unit - 6)))
 
 
 def _ilm(x: Array, y: Array, p: Parameters) -> Array:
-    """Basic blocks of what remains; x and y have p.unit / 2 bits here."""
+    """Add basic blocks of what remains; x and y have p.unit / 2 bits here."""
     m = p.unit // 2
     a, b = (1 << m) + x, (1 << m) + y
     total = np.zeros_like(a)
@@ -147,7 +147,7 @@ def _ilm(x: Array, y: Array, p: Parameters) -> Array:
 
 def _exact(x: Array, y: Array, p: Parameters) -> Array:
     one = 1 << (p.unit // 2)
-    return (one + x) * (one + y)
+    return np.asarray((one + x) * (one + y))
 
 
 def _set_one_adder(x: Array, y: Array, p: Parameters) -> Array:
@@ -176,15 +176,15 @@ def leading(a: Array) -> Array:
         return np.asarray(np.frompyfunc(lambda v: 1 << (v.bit_length() - 1) if v else 0, 1, 1)(a))
     for shift in (1, 2, 4, 8, 16, 32):  # smear the leading one downwards
         a = a | (a >> shift)
-    return a - (a >> 1)
+    return np.asarray(a - (a >> 1))
 
 
 @cache
 def realm_table(segments: int) -> NDArray[np.int64]:
     """Return 64 s_ij: s = E[(T - M) / T] / E[1 / T] over a segment, rounded.
 
-    T = (1 + x)(1 + y). T - M is x y where x + y < 1, else (1 - x)(1 - y). Gauss-Legendre in x and, on
-    both sides of the line x + y = 1, in y; smooth pieces, so 20 nodes are exact to rounding.
+    T = (1 + x)(1 + y). T - M is x y where x + y < 1, else (1 - x)(1 - y). Gauss-Legendre in x and,
+    on both sides of the line x + y = 1, in y; smooth pieces, so 20 nodes are exact to rounding.
     """
     nodes, weights = np.polynomial.legendre.leggauss(20)
     nodes, weights = (nodes + 1) / 2, weights / 2

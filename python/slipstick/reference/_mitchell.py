@@ -35,9 +35,10 @@ def multiply(
     """Multiply two arrays of one dtype by a method, with broadcasting.
 
     Of |a| = 2^k1 (1 + x) and |b| = 2^k2 (1 + y) the product is 2^(k1 + k2) V. For "mitchell" with
-    s = x + y + bias V is 1 + s if s < 1, 2 s if s < 2, 4 (s - 1) otherwise. Integers floor the exact
-    product, apply the sign and saturate in the next wider type. Floats halve V below 2: bit-sum
-    methods truncate the bit lost, those of `REAL_PRODUCTS` round once to nearest even.
+    s = x + y + bias V is 1 + s if s < 1, 2 s if s < 2, 4 (s - 1) otherwise. Integers floor the
+    exact product, apply the sign and saturate in the next wider type. Floats halve V until it is
+    below 2: bit-sum methods truncate the bits lost, those of `REAL_PRODUCTS` round once, to nearest
+    even.
 
     `width` is bits of "lmul" and "lmul-formula" (None or 0: those of the dtype), truncate of "mbm",
     segments of "realm", iterations of "ilm", else width; None is the usual one. `table` belongs to
@@ -154,7 +155,7 @@ def _value(
         powers.append(power)
         # In units of 2^-unit, except for products of significands.
         fractions.append(fraction if method in ("ilm", "drum") else fraction << (p.unit - p.m))
-    return powers[0] + powers[1], VALUE[method](*fractions, p)
+    return powers[0] + powers[1], VALUE[method](fractions[0], fractions[1], p)
 
 
 def _integer_product(a: Array, b: Array, method: str, bias: float, width: int | None) -> Array:
@@ -208,7 +209,7 @@ def _look_up(a: Array, b: Array, table: Array) -> Array:
 
 
 def _raw(a: Array, b: Array, bias: float) -> Array:
-    """A + b - C of the full patterns, modulo 2^width."""
+    """Add the full patterns and subtract C, modulo 2^width."""
     fmt = FORMATS[a.dtype.name]
     c = fmt.bits(fmt.one - offset_units(bias, fmt.fraction))
     with np.errstate(over="ignore"):

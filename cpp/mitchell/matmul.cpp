@@ -1,5 +1,3 @@
-#include "mitchell/mitchell.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,82 +7,11 @@
 #include "core/error.hpp"
 #include "core/store.hpp"
 #include "mitchell/kernels.hpp"
-#include "mitchell/product.hpp"
+#include "mitchell/mitchell.hpp"
+#include "mitchell/operands.hpp"
 
 namespace slipstick::cpu::mitchell {
 namespace {
-
-constexpr const char* kAllDtypes =
-    "float32, float64, float16, bfloat16, int8, int16, int32, uint8, uint16 or uint32";
-constexpr const char* kFloatDtypes = "float32, float64, float16 or bfloat16";
-
-// Elements a thread: 32768 products take 10 to 50 us, by dtype.
-constexpr int64_t kGrain = 1 << 15;
-
-bool is_float(Dtype dtype) { return dtype <= Dtype::kBFloat16; }
-
-template <class Lane>
-uint64_t one_less_offset(const slipstick::mitchell::Format<Lane>& format, double bias) {
-    return format.one -
-           static_cast<uint64_t>(std::nearbyint(std::ldexp(bias, format.fraction_bits)));
-}
-
-Constants constants(Dtype dtype, const Method& method) {
-    using namespace slipstick::mitchell;
-    switch (dtype) {
-        case Dtype::kFloat32:
-            return {one_less_offset(kFormat32<uint64_t>, method.bias), 0};
-        case Dtype::kFloat64:
-            return {one_less_offset(kFormat64<uint64_t>, method.bias), 0};
-        case Dtype::kFloat16:
-            return {one_less_offset(kFormat16<uint64_t>, method.bias), 0};
-        case Dtype::kBFloat16:
-            return {one_less_offset(kFormatB16<uint64_t>, method.bias), 0};
-        default:
-            return {0, static_cast<uint64_t>(std::ldexp(method.bias, 64))};
-    }
-}
-
-template <class F>
-decltype(auto) dispatch_integer(Dtype dtype, F&& f) {
-    return dispatch<int8_t, int16_t, int32_t, uint8_t, uint16_t, uint32_t>(dtype, f);
-}
-
-Dtype product_dtype(Dtype dtype) {
-    if (is_float(dtype)) return dtype;
-    return dispatch_integer(
-        dtype, []<class T>() { return DtypeOf<slipstick::mitchell::Wider<T>>::value; });
-}
-
-// 8-bit operands are summed in 32 bits, wider ones in 64.
-Dtype sum_dtype(Dtype dtype) {
-    if (is_float(dtype)) return dtype;
-    return dispatch_integer(dtype, []<class T>() {
-        if constexpr (sizeof(T) == 1)
-            return DtypeOf<std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>>::value;
-        else
-            return DtypeOf<std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>>::value;
-    });
-}
-
-ResultSpec result_of_elementwise(const char* function, const ConstTensor& a, const ConstTensor& b,
-                                 bool offered, const char* expected) {
-    check_dtype(function, {"a", a}, offered, expected);
-    check_same_dtype(function, {{"a", a}, {"b", b}});
-    ResultSpec spec{product_dtype(a.dtype)};
-    append_broadcast(function, {"a", a}, a.rank, {"b", b}, b.rank, spec);
-    return spec;
-}
-
-void elementwise(const PerDtype<ElementwiseFn>& table, const ConstTensor& a, const ConstTensor& b,
-                 const Method& method, const Tensor& out) {
-    const ElementwiseFn kernel = table[a.dtype];
-    const Constants method_constants = constants(a.dtype, method);
-    for_each_strip(out, {&a, &b}, kGrain,
-                   [&](const Strip& strip) { kernel(strip, method_constants); });
-}
-
-// --- Matrix products ---
 
 // The last two
 // axes of an operand as a matrix, a missing one as an axis of length 1.
@@ -126,11 +53,11 @@ bool is_finite(const Matmul& kernels, const Matrix& matrix) {
 }
 
 void multiply_matrices(const Matmul& kernels, const Matrix& a, const Matrix& b,
-                       const Constants& method_constants, double multiplier, const Matrix& out) {
+                       const Parameters& method_parameters, double multiplier, const Matrix& out) {
     const bool finite = is_finite(kernels, a) && is_finite(kernels, b);
     const MatmulProblem problem{.rows = a.rows, .depth = a.columns, .columns = b.columns};
     cpu::matmul(
-        finite ? kernels.finite : kernels.general, &method_constants, problem,
+        finite ? kernels.finite : kernels.general, &method_parameters, problem,
         [&](int64_t row, int64_t rows, int64_t k, int64_t depth, void* packed) {
             kernels.pack_left(address(a, row, k), a.row_stride, a.column_stride, rows, depth,
                               packed);
@@ -188,26 +115,8 @@ void check_integer_sums(const ConstTensor& a, const ConstTensor& b, const Method
 
 }  // namespace
 
-ResultSpec result_of_multiply(const ConstTensor& a, const ConstTensor& b) {
-    return result_of_elementwise(
-        "multiply", a, b, active_mitchell_kernels().multiply[a.dtype] != nullptr, kAllDtypes);
-}
-
-void multiply(const ConstTensor& a, const ConstTensor& b, const Method& method, const Tensor& out) {
-    elementwise(active_mitchell_kernels().multiply, a, b, method, out);
-}
-
-ResultSpec result_of_divide(const ConstTensor& a, const ConstTensor& b) {
-    return result_of_elementwise(
-        "divide", a, b, active_mitchell_kernels().divide[a.dtype] != nullptr, kFloatDtypes);
-}
-
-void divide(const ConstTensor& a, const ConstTensor& b, const Method& method, const Tensor& out) {
-    elementwise(active_mitchell_kernels().divide, a, b, method, out);
-}
-
 ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Method& method) {
-    check_dtype("matmul", {"a", a}, active_mitchell_kernels().matmul[a.dtype] != nullptr,
+    check_dtype("matmul", {"a", a}, active_mitchell_matmul_kernels().matmul[a.dtype] != nullptr,
                 kAllDtypes);
     check_same_dtype("matmul", {{"a", a}, {"b", b}});
     for (const Named& operand : {Named{"a", a}, Named{"b", b}}) {
@@ -233,8 +142,8 @@ ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Me
 void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, double multiplier,
             const Tensor& out) {
     if (out.size() == 0) return;
-    const Matmul& kernels = *active_mitchell_kernels().matmul[a.dtype];
-    const Constants method_constants = constants(a.dtype, method);
+    const Matmul& kernels = *active_mitchell_matmul_kernels().matmul[a.dtype];
+    const Parameters method_parameters = parameters("matmul", a.dtype, method);
     const Matrix left = matrix_of(a, true);
     const Matrix right = matrix_of(b, false);
     // The result as a matrix: an axis that a one-dimensional operand lacks has length 1.
@@ -274,7 +183,7 @@ void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, do
                 step(b_matrix, b, batch_rank(b));
                 step(out_matrix, out, batch_axes);
             }
-            multiply_matrices(kernels, a_matrix, b_matrix, method_constants, multiplier,
+            multiply_matrices(kernels, a_matrix, b_matrix, method_parameters, multiplier,
                               out_matrix);
         }
     };

@@ -1,0 +1,36 @@
+// Which multiplier runs: the description that a caller makes once, and what the kernels see of it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "core/dtype.hpp"
+#include "mitchell/parameters.hpp"
+
+namespace slipstick::cpu::mitchell {
+
+using slipstick::mitchell::Kind;
+using slipstick::mitchell::Parameters;
+
+// A square array of bit patterns: 256 x 256 products of 8-bit operands, 2^m x 2^m mantissas with
+// the carry above them (m = 1..7), or the 64 s_ij of REALM.
+struct Table {
+    std::vector<uint16_t> entries;
+    int64_t side;
+    bool is_signed;
+};
+
+struct Method {
+    Kind kind = Kind::kMitchell;
+    int64_t width = 0;  // of the method's own parameter: bits, segments, iterations
+    double bias = 0;    // d of Mitchell's method
+    std::shared_ptr<const Table> table;
+};
+
+// Throws std::invalid_argument or TypeError (core/error.hpp) where the method does not take
+// operands of `dtype`.
+Parameters parameters(const char* function, Dtype dtype, const Method& method);
+
+}  // namespace slipstick::cpu::mitchell
