@@ -438,7 +438,7 @@ F32 = np.ones((2, 3), np.float32)
         (
             lambda out: mitchell.multiply(F32, F32, method="Mitchell", out=out),
             ValueError,
-            r"^multiply: `method` must be a Mitchell object or one of .*, got 'Mitchell'$",
+            r"^multiply: `method` must be a Method object or one of .*, got 'Mitchell'$",
         ),
         (
             lambda out: mitchell.divide(F32, F32, method=0.5, out=out),

@@ -32,14 +32,14 @@ inline cpu::mitchell::Method make_method(const std::string& kind, int64_t width,
     return method;
 }
 
-<<<<<<< HEAD
 // Which of the kernels that agree bit for bit is asked for: the tests go through them all.
 inline cpu::mitchell::Path path_of(const std::string& name) {
     using cpu::mitchell::Path;
     if (name == "sums") return Path::kSums;
     if (name == "flushed") return Path::kFlushed;
     return name == "general" ? Path::kGeneral : Path::kAuto;
-=======
+}
+
 // A function of one floating-point operand.
 inline void bind_function(py::module_& module, const char* name,
                           ResultSpec (*result_of)(const ConstTensor&),
@@ -54,7 +54,6 @@ inline void bind_function(py::module_& module, const char* name,
             return result.object();
         },
         py::arg("a"), py::arg("out"), py::arg("empty"));
->>>>>>> mele
 }
 
 inline void bind_mitchell(py::module_& module) {

@@ -1,0 +1,50 @@
+"""Mitchell's approximate multiplication: products by adding piecewise-linear logarithms.
+
+J. N. Mitchell, "Computer Multiplication and Division Using Binary Logarithms", IRE Transactions on
+Electronic Computers EC-11(4), 1962. A number ``2**k * (1 + x)`` has the approximate logarithm
+``k + x``, which is its own bit pattern, so that a product is one integer addition. The relative
+error of a product lies between -1/9 and 0, that of a quotient between 0 and +1/8.
+
+This is a simulator: on a CPU or GPU the exact product is never slower. Subnormal operands count as
+zero, and results below the normal range are flushed to zero.
+"""
+
+from slipstick.mitchell._elementwise import divide, multiply
+from slipstick.mitchell._matmul import matmul
+from slipstick.mitchell._methods import (
+    ALMSOA,
+    DRUM,
+    ILM,
+    MBM,
+    REALM,
+    LMul,
+    LMulFormula,
+    Method,
+    Mitchell,
+    MitchW,
+    OperandDecomposition,
+    Table,
+    methods,
+)
+from slipstick.mitchell._tables import load_table, save_table
+
+__all__ = [
+    "ALMSOA",
+    "DRUM",
+    "ILM",
+    "MBM",
+    "REALM",
+    "LMul",
+    "LMulFormula",
+    "Method",
+    "MitchW",
+    "Mitchell",
+    "OperandDecomposition",
+    "Table",
+    "divide",
+    "load_table",
+    "matmul",
+    "methods",
+    "multiply",
+    "save_table",
+]

@@ -1,0 +1,80 @@
+"""What every method has, and checks of their parameters."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+# No format has more fraction bits: a width beyond is the same as this one.
+WIDEST = 64
+
+
+class Derivative(NamedTuple):
+    """The derivative of a product with respect to its first operand, for `gradient="exact"`.
+
+    kind
+        "carry": ``sgn(b) * 2**(E_b + carry)``, with as many carries as ``x + y + offset`` has whole
+        units; "leading": ``sgn(b) * 2**E_b``; "remainder": b less what remains of it when its
+        ``terms`` leading ones are removed.
+    offset
+        What a method adds to the sum of the fractions, for "carry".
+    terms
+        The number of leading ones, for "remainder".
+    """
+
+    kind: Literal["carry", "leading", "remainder"]
+    offset: float = 0.0
+    terms: int = 0
+
+
+class Method:
+    """A way to multiply: immutable, hashable, equal where class and parameters are."""
+
+    @property
+    def identity(self) -> str:
+        """What error reports print, so that one sees which multiplier ran: the repr."""
+        return repr(self)
+
+    def derivative(self, fraction: int) -> Derivative | None:
+        """Return the piecewise derivative in a format with `fraction` fraction bits.
+
+        None for methods that drop bits of their operands: their derivative is zero wherever there
+        is one.
+        """
+        return None
+
+    @cached_property
+    def _native(self) -> Any:
+        """The compiled counterpart."""
+        raise TypeError(f"{type(self).__name__} has no compiled counterpart")
+
+    def __repr__(self) -> str:
+        """Name the parameters, but no flag that is off and nothing that is left to the dtype."""
+        values: Any = self  # a dataclass
+        shown = ((field.name, getattr(self, field.name)) for field in fields(values))
+        given = ", ".join(
+            f"{name}={value!r}" for name, value in shown if value is not None and value is not False
+        )
+        return f"{type(self).__name__}({given})"
+
+
+def integer(method: Method, name: str, expected: str, low: int, high: int | None = None) -> int:
+    """Return a checked parameter as an int, which the object then holds."""
+    value: Any = getattr(method, name)
+    owner = type(method).__name__
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{owner}: `{name}` must be an int, got {type(value).__name__}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{owner}: `{name}` must be {expected}, got {value}")
+    object.__setattr__(method, name, int(value))
+    return int(value)
+
+
+def bits_or_zero(method: Method, name: str) -> int:
+    """Return a number of bits that may be left to the dtype, then as 0."""
+    if getattr(method, name) is None:
+        return 0
+    return min(integer(method, name, "at least 1 or None", 1), WIDEST)

@@ -1,0 +1,52 @@
+"""The three families in plain NumPy: what the compiled kernels are compared with.
+
+Written to be read. Sums are float64 and results are not rounded to the dtype of the input, except
+where an operation is exact by definition: a Mitchell product, an entry of a random matrix. Nothing
+here checks its arguments beyond what the mathematics needs; the public functions do.
+"""
+
+from slipstick._gaussian import fma, gaussian_from_bits
+from slipstick.reference._attention import AttentionStats, attention, softmax
+from slipstick.reference._gain import gain
+from slipstick.reference._methods import realm_table
+from slipstick.reference._mitchell import (
+    divide,
+    exp2,
+    log2,
+    multiply,
+    power,
+    reciprocal,
+    sqrt,
+    square,
+)
+from slipstick.reference._products import conv2d, derivative, matmul, matmul_backward
+from slipstick.reference._projection import block, min_dim, philox4x32, project
+from slipstick.reference._statistics import ErrorStatistics, error_statistics
+
+__all__ = [
+    "AttentionStats",
+    "ErrorStatistics",
+    "attention",
+    "block",
+    "conv2d",
+    "derivative",
+    "divide",
+    "error_statistics",
+    "exp2",
+    "fma",
+    "gain",
+    "gaussian_from_bits",
+    "log2",
+    "matmul",
+    "matmul_backward",
+    "min_dim",
+    "multiply",
+    "philox4x32",
+    "power",
+    "project",
+    "realm_table",
+    "reciprocal",
+    "softmax",
+    "sqrt",
+    "square",
+]

@@ -1,0 +1,135 @@
+"""Random projection, entry by entry: Su Jianlin, kexue.fm, 2021-09-17 and 2021-09-24."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slipstick._chi2 import smallest_k
+from slipstick._gaussian import gaussian_from_bits
+
+Array = NDArray[Any]
+
+_PHILOX_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_PHILOX_INCREMENTS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
+_LOW = np.uint64(0xFFFFFFFF)
+_RADEMACHER_TAG = 0x52414400
+_GAUSSIAN_TAG = 0x47415500
+
+
+def philox4x32(counter: ArrayLike, key: ArrayLike) -> NDArray[np.uint32]:
+    """Philox4x32-10 (Salmon et al., SC11): counter (..., 4) and key (..., 2) to words (..., 4).
+
+    >>> [f"{w:08x}" for w in philox4x32([0, 0, 0, 0], [0, 0])]
+    ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
+    """
+    c0, c1, c2, c3 = np.moveaxis(np.asarray(counter, dtype=np.uint64), -1, 0)
+    k0, k1 = np.moveaxis(np.asarray(key, dtype=np.uint64), -1, 0)
+    shift = np.uint64(32)
+    for _ in range(10):
+        p0, p1 = _PHILOX_MULTIPLIERS[0] * c0, _PHILOX_MULTIPLIERS[1] * c2  # below 2^64: exact
+        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & _LOW, (p0 >> shift) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + _PHILOX_INCREMENTS[0]) & _LOW, (k1 + _PHILOX_INCREMENTS[1]) & _LOW
+    return np.stack(np.broadcast_arrays(c0, c1, c2, c3), axis=-1).astype(np.uint32)
+
+
+def _words(tag: int, seed: int, number: Array, columns: Array) -> Array:
+    """32-bit word `number` of the stream of each column: uint32 (len(number), len(columns)).
+
+    Counter (c0, c1, c2, c3) = (number >> 2, low half of the column, high half, tag).
+    """
+    groups, where = np.unique(number >> np.uint64(2), return_inverse=True)
+    counter = np.zeros((len(groups), len(columns), 4), dtype=np.uint64)
+    counter[..., 0] = groups[:, np.newaxis]
+    counter[..., 1] = columns & _LOW
+    counter[..., 2] = columns >> np.uint64(32)
+    counter[..., 3] = tag
+    words = philox4x32(counter, [seed & 0xFFFFFFFF, seed >> 32])
+    column = np.arange(len(columns))
+    return np.asarray(words[where[:, np.newaxis], column, (number & np.uint64(3))[:, np.newaxis]])
+
+
+def _indices(part: slice) -> Array:
+    """Return the global indices of a slice with an end, uint64 up to 2^64 - 1."""
+    start = part.start or 0
+    return np.asarray(np.uint64(start) + np.arange(part.stop - start, dtype=np.uint64))
+
+
+def block(
+    kind: str, seed: int, rows: slice, cols: slice, *, n_components: int | None = None
+) -> NDArray[np.float64]:
+    """Return any (rows, cols) of the random matrix A, times 1/sqrt(n_components) if it is given.
+
+    Row i is a component, column j a feature; every entry is a function of (seed, i, j) alone.
+    "rademacher": 1 - 2 * bit, one bit an entry. "gaussian": `gaussian_from_bits`, one word an
+    entry.
+
+    >>> block("rademacher", 7, slice(0, 8), slice(0, 1))[:, 0].astype(int).tolist()
+    [-1, -1, 1, 1, -1, 1, -1, -1]
+    """
+    i, j = _indices(rows), _indices(cols)
+    if kind == "rademacher":
+        words = _words(_RADEMACHER_TAG, seed, i >> np.uint64(5), j)
+        bits = (words >> (i & np.uint64(31)).astype(np.uint32)[:, np.newaxis]) & 1
+        entries = 1.0 - 2.0 * bits
+    elif kind == "gaussian":
+        entries = gaussian_from_bits(_words(_GAUSSIAN_TAG, seed, i, j)).astype(np.float64)
+    else:
+        raise ValueError(f'block: `kind` must be "rademacher" or "gaussian", got {kind!r}')
+    return np.asarray(entries if n_components is None else entries * (1 / np.sqrt(n_components)))
+
+
+def project(
+    x: ArrayLike,
+    n_components: int,
+    *,
+    kind: str = "rademacher",
+    seed: int = 0,
+    first_feature: int = 0,
+) -> NDArray[np.float64]:
+    """Multiply x (..., features) by A^T / sqrt(n_components), to (..., n_components).
+
+    The scale keeps squared norms on average. `first_feature` is the global index of column 0 of x.
+
+    >>> float(np.linalg.norm(project([0.0, 2.0, 0.0], 16)))  # a one-hot x keeps its norm
+    2.0
+    """
+    x = np.asarray(x).astype(np.float64)
+    columns = slice(first_feature, first_feature + x.shape[-1])
+    entries = block(kind, seed, slice(0, n_components), columns)
+    return np.asarray((x @ entries.T) * (1 / np.sqrt(n_components)))
+
+
+def min_dim(
+    n_samples: ArrayLike,
+    eps: ArrayLike,
+    *,
+    delta: ArrayLike | None = None,
+    guarantee: str = "all_pairs",
+    on: str = "squared",
+) -> Any:
+    """Return the number of components that keeps distances among N points within 1 +- `eps`.
+
+    delta=None: floor(4 ln N / (eps^2/2 - eps^3/3)) of Dasgupta and Gupta, as in scikit-learn, for
+    all pairs and squared distances. Otherwise the smallest k for which the union bound over the
+    pairs ("each_pair": one pair) keeps the probability of failure at most `delta`; exact for
+    Gaussian entries, where k |Ax|^2 / |x|^2 has the chi-square law with k degrees. on="distance"
+    takes eps on the distances themselves, (1 - eps)^2 .. (1 + eps)^2 on the squared ones.
+
+    Arguments broadcast; the result is int64.
+
+    >>> int(min_dim(1000, 0.1)), int(min_dim(1000, 0.1, delta=0.05))
+    (5920, 5806)
+    """
+    if delta is None:
+        e = np.asarray(eps, dtype=np.float64)
+        return (4 * np.log(n_samples) / ((e**2 / 2) - (e**3 / 3))).astype(np.int64)
+
+    def exact(n: int, eps: float, delta: float) -> int:
+        low, high = (-eps, eps) if on == "squared" else (-eps * (2 - eps), eps * (2 + eps))
+        pairs = n * (n - 1) / 2 if guarantee == "all_pairs" else 1
+        return smallest_k(low, high, delta / pairs) if pairs else 1
+
+    return np.asarray(np.frompyfunc(exact, 3, 1)(n_samples, eps, delta)).astype(np.int64)
