@@ -26,6 +26,7 @@ from slipstick.mitchell._methods import (
     Table,
     methods,
 )
+from slipstick.mitchell._report import ErrorReport, error_report
 from slipstick.mitchell._tables import load_table, save_table
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ILM",
     "MBM",
     "REALM",
+    "ErrorReport",
     "LMul",
     "LMulFormula",
     "Method",
@@ -42,6 +44,7 @@ __all__ = [
     "OperandDecomposition",
     "Table",
     "divide",
+    "error_report",
     "load_table",
     "matmul",
     "methods",
