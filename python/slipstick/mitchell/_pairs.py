@@ -1,4 +1,4 @@
-"""Pairs of operands that an error report holds in arrays: all of them where there are few, else a sample."""
+"""Pairs of operands held in arrays: all of them where there are few, else a sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slipstick.mitchell._elementwise import multiply
 from slipstick.mitchell._table_method import Table
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
-_FRACTION = {"float32": 23, "float64": 52, "float16": 10, "bfloat16": 7}
+FRACTION_BITS = {"float32": 23, "float64": 52, "float16": 10, "bfloat16": 7}
 # A sample has GRID * GRID pairs; so many distinct pairs are taken without one.
 GRID = 2048
 _KEY = 0x51195  # of Philox: any number will do, but always the same one
@@ -51,7 +51,8 @@ class Pairs:
         if self.relative is not None:
             return self.relative
         result = np.zeros(len(self.error))
-        return np.divide(self.error, self.exact, where=self.exact != 0, out=result)
+        np.divide(self.error, self.exact, where=self.exact != 0, out=result)
+        return result
 
     def worst(self, limit: int) -> Worst:
         """Return the first pairs of largest magnitude of RE, and how many there are."""
@@ -83,9 +84,10 @@ def in_order(pairs: Any) -> list[Any]:
     return sorted(pairs, key=lambda pair: (abs(pair[0]), abs(pair[1]), pair))
 
 
-def _integer_pairs(
+def integer_pairs(
     method: Method, bits: int, signed: bool, a: NDArray[np.int64], b: NDArray[np.int64]
 ) -> Pairs:
+    """Return the pairs a[i], b[i] of operands of `bits` bits."""
     if isinstance(method, Table):
         product = method.array[a & 0xFF, b & 0xFF].astype(np.int64)
         exact = a * b
@@ -99,14 +101,15 @@ def _integer_pairs(
     return Pairs(a, b, error, magnitude.astype(np.float64), magnitude)
 
 
-def _grid(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def grid(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return each element of `first` with each of `second`."""
     return np.repeat(first, len(second)), np.tile(second, len(first))
 
 
 def all_pairs(method: Method, bits: int, signed: bool) -> Pairs:
     """Return all pairs of operands of `bits` bits."""
     values = np.arange(2**bits, dtype=np.int64) - (2 ** (bits - 1) if signed else 0)
-    return _integer_pairs(method, bits, signed, *_grid(values, values))
+    return integer_pairs(method, bits, signed, *grid(values, values))
 
 
 def _cells(bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -115,7 +118,7 @@ def _cells(bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     generator = np.random.Generator(np.random.Philox(key=_KEY))
     low = generator.integers(0, 2**rest, (2, GRID * GRID), dtype=np.int64)
     cell = np.arange(GRID, dtype=np.int64) << rest
-    first, second = _grid(cell, cell)
+    first, second = grid(cell, cell)
     return first | low[0], second | low[1]
 
 
@@ -123,7 +126,7 @@ def sampled_pairs(method: Method, bits: int, signed: bool) -> Pairs:
     """Return a sample of the pairs of operands of `bits` bits, 17 to 32."""
     a, b = _cells(bits)
     shift = 2 ** (bits - 1) if signed else 0
-    pairs = _integer_pairs(method, bits, signed, a - shift, b - shift)
+    pairs = integer_pairs(method, bits, signed, a - shift, b - shift)
     pairs.sampled = True
     return pairs
 
@@ -132,7 +135,7 @@ def _steps(values: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[Any]:
     """GRID values at equal steps through the sorted array that has values[i] counts[i] times."""
     below = np.cumsum(counts)
     wanted = (2 * np.arange(GRID) + 1) / (2 * GRID) * below[-1]
-    return values[np.searchsorted(below, wanted, side="right")]
+    return np.asarray(values[np.searchsorted(below, wanted, side="right")])
 
 
 def _weighted(
@@ -141,19 +144,19 @@ def _weighted(
     (a, count_a), (b, count_b) = first, second
     if len(a) * len(b) <= GRID * GRID:
         weights = np.multiply.outer(count_a.astype(np.int64), count_b.astype(np.int64)).ravel()
-        return *_grid(a, b), weights
-    return *_grid(_steps(a, count_a), _steps(b, count_b)), None
+        return *grid(a, b), weights
+    return *grid(_steps(a, count_a), _steps(b, count_b)), None
 
 
 def weighted_pairs(method: Method, bits: int, signed: bool, first: Any, second: Any) -> Pairs:
     """Return pairs of integers given as (values, how often each occurs)."""
     a, b, weights = _weighted(first, second)
-    pairs = _integer_pairs(method, bits, signed, a.astype(np.int64), b.astype(np.int64))
+    pairs = integer_pairs(method, bits, signed, a.astype(np.int64), b.astype(np.int64))
     pairs.weights, pairs.sampled, pairs.weighted = weights, weights is None, True
     return pairs
 
 
-def _dtype(name: str) -> np.dtype[Any]:
+def _dtype(name: str) -> Any:
     if name == "bfloat16":
         try:
             import ml_dtypes
@@ -184,10 +187,10 @@ def float_products(
 
 def float_pairs(method: Method, name: str) -> Pairs:
     """Return all pairs of mantissas, or a sample of those of float32 and float64."""
-    m = _FRACTION[name]
+    m = FRACTION_BITS[name]
     sampled = 2**m > GRID
     values = np.arange(min(2**m, GRID), dtype=np.int64)
-    x, y = _cells(m) if sampled else _grid(values, values)
+    x, y = _cells(m) if sampled else grid(values, values)
     a, b = significands(name, x), significands(name, y)
     product, exact = float_products(method, a, b)
     # Listed as Python floats: bfloat16 has no other spelling.

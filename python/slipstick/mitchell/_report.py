@@ -28,8 +28,6 @@ from slipstick.mitchell._table_method import Table
 if TYPE_CHECKING:
     from os import PathLike
 
-    from matplotlib.figure import Figure
-
 __all__ = ["MAX_PAIRS_LISTED", "QUANTILES", "ErrorReport", "Progress", "error_report"]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -123,7 +121,7 @@ class ErrorReport:
         result["worst_pairs"] = [list(pair) for pair in self.worst_pairs]
         return {name: _without_nan(value) for name, value in result.items()}
 
-    def plot(self, path: str | PathLike[str] | None = None) -> Figure:
+    def plot(self, path: str | PathLike[str] | None = None) -> Any:
         """Draw RE over the two mantissas, and its histogram.
 
         Parameters
@@ -151,8 +149,10 @@ class ErrorReport:
         if self.sample_size is not None:
             how = f"a stratified sample of {self.sample_size:,} pairs{source}"
         zero = "count as RE = 0" if self.count_zeros else "are left out"
-        exact = "exact" if self.quantile_resolution == 0 else (
-            f"to within {100 * self.quantile_resolution:.4f} %"
+        exact = (
+            "exact"
+            if self.quantile_resolution == 0
+            else (f"to within {100 * self.quantile_resolution:.4f} %")
         )
         shares = ", ".join(f"{share:.0%}".rstrip("%") for share in QUANTILES)
         values = ", ".join(_percent(value) for value in self.quantiles)
@@ -281,8 +281,10 @@ def _check_flags(signed: object, count_zeros: object, progress: object) -> None:
 
 def _operands(operands: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     if not isinstance(operands, tuple | list) or len(operands) != 2:
-        given = f"{len(operands)} of them" if isinstance(operands, tuple | list) else (
-            type(operands).__name__
+        given = (
+            f"{len(operands)} of them"
+            if isinstance(operands, tuple | list)
+            else (type(operands).__name__)
         )
         raise TypeError(f"error_report: `operands` must be a pair of arrays, got {given}")
     first, second = (np.asarray(array).ravel() for array in operands)
@@ -346,9 +348,7 @@ def _integer_report(
 ) -> ErrorReport:
     bits = int(bits)
     if isinstance(method, Table) and method.signed is None:
-        raise ValueError(
-            f"error_report: `method` must take integers, got {method!r} of mantissas"
-        )
+        raise ValueError(f"error_report: `method` must take integers, got {method!r} of mantissas")
     if isinstance(method, Table) and (bits != 8 or signed != method.signed):
         expected = _integers(8, bool(method.signed))
         raise ValueError(
@@ -422,7 +422,7 @@ def _report_of_pairs(
     n_wrong = int(np.count_nonzero(wrong)) if weights is None else int(weights[wrong].sum())
     if relative_total:
         mean = float(np.average(relative, weights=shares))
-        figures = {
+        figures: dict[str, Any] = {
             "bias": mean,
             "mred": float(np.average(np.abs(relative), weights=shares)),
             "peak_low": float(relative.min()),
@@ -432,11 +432,11 @@ def _report_of_pairs(
         }
     else:
         figures = dict.fromkeys(("bias", "mred", "peak_low", "peak_high", "variance"), math.nan)
-        figures["quantiles"] = (math.nan,) * len(QUANTILES)  # type: ignore[assignment]
+        figures["quantiles"] = (math.nan,) * len(QUANTILES)
     med = _weighted_sum(distance, weights) / total
     worst, worst_count = pairs.worst(MAX_PAIRS_LISTED)
     return ErrorReport(
-        **figures,  # type: ignore[arg-type]
+        **figures,
         med=med,
         nmed=med / largest_product if largest_product else math.nan,
         error_rate=n_wrong / total,
@@ -453,9 +453,7 @@ def _report_of_pairs(
     )
 
 
-def _identity(
-    method: Method, bits: int | str, signed: bool, count_zeros: bool
-) -> dict[str, Any]:
+def _identity(method: Method, bits: int | str, signed: bool, count_zeros: bool) -> dict[str, Any]:
     return {
         "method": method.identity,
         "bits": bits,
@@ -471,9 +469,10 @@ def _weighted_sum(values: NDArray[Any], weights: NDArray[np.int64] | None) -> in
     total = len(values) if weights is None else int(weights.sum())
     if int(values.max()) * total < 2**63:
         return int(values.sum() if weights is None else values @ weights)
+    each = values.tolist()
     if weights is None:
-        return sum(values.tolist())
-    return sum(value * weight for value, weight in zip(values.tolist(), weights.tolist(), strict=True))
+        return sum(each, 0)
+    return sum((v * w for v, w in zip(each, weights.tolist(), strict=True)), 0)
 
 
 def _exact_quantiles(
@@ -547,9 +546,7 @@ def _report_of_rows(
     )
 
 
-def _binned_quantile(
-    histogram: NDArray[np.int64], share: float, low: float, high: float
-) -> float:
+def _binned_quantile(histogram: NDArray[np.int64], share: float, low: float, high: float) -> float:
     below = np.cumsum(histogram)
     total = int(below[-1])
     if total == 0:

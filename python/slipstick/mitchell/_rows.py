@@ -104,8 +104,16 @@ def row_totals(
             left = (n - end) / n
             progress(1 - left**2 if symmetric else 1 - left)
     return _combine(
-        native, bits, signed, first, second, symmetric, np.concatenate(reals),
-        np.concatenate(integers), histogram, weighted=histograms is not None,
+        native,
+        bits,
+        signed,
+        first,
+        second,
+        symmetric,
+        np.concatenate(reals),
+        np.concatenate(integers),
+        histogram,
+        weighted=histograms is not None,
     )
 
 
@@ -172,8 +180,17 @@ def _worst(
         return (), 0
     rows = np.flatnonzero(magnitude == largest).astype(np.int64)
     _, _, count, a, b = _cpu.worst_pairs(
-        native, bits, signed, first.magnitudes, second.magnitudes, symmetric, rows, largest,
-        first.signs, second.signs, _LISTED,
+        native,
+        bits,
+        signed,
+        first.magnitudes,
+        second.magnitudes,
+        symmetric,
+        rows,
+        largest,
+        first.signs,
+        second.signs,
+        _LISTED,
     )
     found = set()
     for left, right in zip(a.tolist(), b.tolist(), strict=True):
