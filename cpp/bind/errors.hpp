@@ -41,8 +41,9 @@ inline void bind_errors(py::module_& module) {
            const Column<uint32_t>& b, const std::optional<Column<int64_t>>& weight_a,
            const std::optional<Column<int64_t>>& weight_b, bool symmetric, int64_t begin,
            int64_t end, Column<int64_t>& histogram) {
-            const ErrorOperands operands{a.data(),  b.data(), data_or_null(weight_a),
-                                         data_or_null(weight_b), a.size(), b.size(), symmetric};
+            const ErrorOperands operands{
+                a.data(), b.data(), data_or_null(weight_a), data_or_null(weight_b), a.size(),
+                b.size(), symmetric};
             std::vector<mitchell::ErrorRow> rows(static_cast<size_t>(end - begin));
             int64_t* bins = histogram.mutable_data();
             without_gil([&] {
@@ -54,8 +55,8 @@ inline void bind_errors(py::module_& module) {
             double* real = reals.mutable_data();
             uint64_t* integer = integers.mutable_data();
             for (const auto& row : rows) {
-                for (const double value : {row.relative, row.magnitude, row.square, row.low,
-                                           row.high, row.furthest})
+                for (const double value :
+                     {row.relative, row.magnitude, row.square, row.low, row.high, row.furthest})
                     *real++ = value;
                 for (const uint64_t value : {row.distance_low, row.distance_high, row.wrong})
                     *integer++ = value;

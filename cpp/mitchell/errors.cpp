@@ -14,7 +14,7 @@ namespace {
 using slipstick::mitchell::dispatch_method;
 
 constexpr const char* kFunction = "error_report";
-constexpr int64_t kBlock = 512;           // pairs at a time: 4 KiB of products
+constexpr int64_t kBlock = 512;               // pairs at a time: 4 KiB of products
 constexpr int64_t kGrain = int64_t{1} << 22;  // pairs a chunk: 10 ms, against 0.3 for a histogram
 
 Dtype storage(int bits) {
@@ -65,8 +65,8 @@ struct Columns {
         : keys(static_cast<size_t>(count + kErrorLanes)),
           scales(keys.size(), 1.0),
           values(operands, operands + count) {
-        active_mitchell_error_kernels().prepare[static_cast<int>(kind)](
-            parameters, operands, count, keys.data(), scales.data());
+        active_mitchell_error_kernels().prepare[static_cast<int>(kind)](parameters, operands, count,
+                                                                        keys.data(), scales.data());
         if (counts != nullptr) weights.assign(counts, counts + count);
     }
 };
@@ -143,8 +143,8 @@ private:
             }
             for (int64_t i = 0; i < count; ++i) {
                 const auto times_b = static_cast<uint64_t>(weights[first + i]);
-                const double error = std::abs(products[i] - a * b_.values[static_cast<size_t>(
-                                                                    first + i)]);
+                const double error =
+                    std::abs(products[i] - a * b_.values[static_cast<size_t>(first + i)]);
                 histogram[bins[i]] += weight * weights[first + i];
                 weighted_distance += Wide{static_cast<uint64_t>(error)} * times_b;
                 weighted_wrong += error > 0 ? times_b : 0;
@@ -227,8 +227,8 @@ void error_rows(const Method& method, int bits, bool is_signed, const ErrorOpera
 
 WorstPairs worst_pairs(const Method& method, int bits, bool is_signed,
                        const ErrorOperands& operands, const int64_t* rows, int64_t count,
-                       double largest, const uint8_t* multiplicity_a,
-                       const uint8_t* multiplicity_b, int64_t limit) {
+                       double largest, const uint8_t* multiplicity_a, const uint8_t* multiplicity_b,
+                       int64_t limit) {
     const Rows source(method, bits, is_signed, operands);
     const int64_t grain = rows_a_chunk(operands);
     std::vector<WorstPairs> found(static_cast<size_t>((count + grain - 1) / grain));
@@ -237,26 +237,26 @@ WorstPairs worst_pairs(const Method& method, int bits, bool is_signed,
         for (int64_t i = first; i < last; ++i) {
             const int64_t row = rows[i];
             const double a = operands.a[row];
-            source.for_each_block(
-                row, operands.symmetric ? row : 0, operands.count_b,
-                [&](int64_t start, int64_t size, const double* products) {
-                    for (int64_t j = 0; j < size; ++j) {
-                        const int64_t column = start + j;
-                        const double exact = a * operands.b[column];
-                        const double error = std::abs(products[j] - exact);
-                        // Division rounds monotonically: only these can be the exact largest.
-                        if (error / exact != largest) continue;
-                        WorstPairs pair;
-                        pair.distance = static_cast<uint64_t>(error);
-                        pair.exact = static_cast<uint64_t>(exact);
-                        pair.count = operands.symmetric && column != row ? 2 : 1;
-                        if (multiplicity_a) pair.count *= multiplicity_a[row];
-                        if (multiplicity_b) pair.count *= multiplicity_b[column];
-                        pair.a.push_back(operands.a[row]);
-                        pair.b.push_back(operands.b[column]);
-                        join(best, pair, limit);
-                    }
-                });
+            source.for_each_block(row, operands.symmetric ? row : 0, operands.count_b,
+                                  [&](int64_t start, int64_t size, const double* products) {
+                                      for (int64_t j = 0; j < size; ++j) {
+                                          const int64_t column = start + j;
+                                          const double exact = a * operands.b[column];
+                                          const double error = std::abs(products[j] - exact);
+                                          // Division rounds monotonically: only these can be the
+                                          // exact largest.
+                                          if (error / exact != largest) continue;
+                                          WorstPairs pair;
+                                          pair.distance = static_cast<uint64_t>(error);
+                                          pair.exact = static_cast<uint64_t>(exact);
+                                          pair.count = operands.symmetric && column != row ? 2 : 1;
+                                          if (multiplicity_a) pair.count *= multiplicity_a[row];
+                                          if (multiplicity_b) pair.count *= multiplicity_b[column];
+                                          pair.a.push_back(operands.a[row]);
+                                          pair.b.push_back(operands.b[column]);
+                                          join(best, pair, limit);
+                                      }
+                                  });
         }
     });
     WorstPairs worst;
@@ -279,8 +279,8 @@ void products_of_bits(const Method& method, int bits, bool is_signed, const uint
                             product = slipstick::mitchell::multiply_integers(a[i], b[i],
                                                                              parameters.fraction);
                         } else {
-                            product = slipstick::mitchell::multiply_magnitudes<M, Work>(
-                                a[i], b[i], parameters);
+                            product = slipstick::mitchell::multiply_magnitudes<M, Work>(a[i], b[i],
+                                                                                        parameters);
                         }
                     }
                     products[i] = static_cast<uint64_t>(product < limit ? product : limit);

@@ -25,19 +25,6 @@ SLIPSTICK_INLINE double power_of_two(int exponent) {
     return bits::as_double(static_cast<uint64_t>(1023 + exponent) << kFraction);
 }
 
-// Of numbers from 0 up to 2^52: the float64 that has lost its fraction.
-SLIPSTICK_INLINE Real floor(Real value) {
-#if defined(__AVX512F__)
-    return (Real)_mm512_maskz_roundscale_pd(0xff, (__m512d)value, 1);
-#elif defined(__AVX2__)
-    return (Real)_mm256_floor_pd((__m256d)value);
-#elif defined(__SSE4_1__)
-    return (Real)_mm_floor_pd((__m128d)value);
-#else
-    for (int i = 0; i < kVectorLanes; ++i) value[i] = __builtin_floor(value[i]);
-    return value;
-#endif
-}
 // Integers below 2^52.
 SLIPSTICK_INLINE Real to_real(Bits value) {
     return bit_cast<Real>(value | bits::of(0x1p52)) - 0x1p52;
@@ -45,9 +32,8 @@ SLIPSTICK_INLINE Real to_real(Bits value) {
 
 // How a method's products are formed here; see multiply_magnitudes in methods.hpp.
 template <class M>
-inline constexpr bool kByInteger = requires(uint64_t a, const Parameters& p) {
-    M::integer_product(a, a, p);
-};
+inline constexpr bool kByInteger =
+    requires(uint64_t a, const Parameters& p) { M::integer_product(a, a, p); };
 template <class M>
 inline constexpr bool kBySum = M::kRule == Rule::kBitSum || M::kRule == Rule::kBitSumOr;
 
@@ -65,8 +51,8 @@ void prepare(const Parameters& p, const uint32_t* values, int64_t count, uint64_
             scales[i] = 1;
         } else {
             const int k = highest_bit(value);
-            const uint64_t log = M::transform(
-                (static_cast<uint64_t>(k) << m) | ((value << (m - k)) & (one - 1)), p);
+            const uint64_t log =
+                M::transform((static_cast<uint64_t>(k) << m) | ((value << (m - k)) & (one - 1)), p);
             keys[i] = kBySum<M> ? log << (kFraction - m) : log & (one - 1);
             scales[i] = power_of_two(static_cast<int>(log >> m));
         }
@@ -165,8 +151,7 @@ void accumulate_pairs(const double* product, double a, const double* b, const do
     for (int64_t i = whole; i < count; ++i) {
         const auto lane = static_cast<int>(i - whole);
         Sums<double> s = load_sums<double>(sums, lane);
-        bins[i] =
-            static_cast<int32_t>(update(s, product[i], b[i] * a, weighted ? weight[i] : 1.0));
+        bins[i] = static_cast<int32_t>(update(s, product[i], b[i] * a, weighted ? weight[i] : 1.0));
         store_sums(sums, lane, s);
     }
 }

@@ -133,8 +133,8 @@ def _draw_histogram(report: ErrorReport, axis: Any) -> None:
     axis.axvline(0, ymax=top, color=_GREY, linewidth=0.8)
     mean, quantiles = 100 * report.bias, [100 * value for value in report.quantiles]
     axis.axvline(mean, ymax=top, color=_ORANGE, linewidth=1.8, label=f"mean {mean:.3g} %")
-    for place, name in ((quantiles[0], "5 % and 95 % quantiles"), (quantiles[4], None)):
-        axis.axvline(place, ymax=top, color="black", linewidth=1.2, linestyle=":", label=name)
+    for at, name in ((quantiles[0], "5 % and 95 % quantiles"), (quantiles[4], None)):
+        axis.axvline(at, ymax=top, color="black", linewidth=1.2, linestyle=":", label=name)
     axis.set_xlabel("relative error, %")
     axis.set_ylabel("share of pairs, %")
     axis.set_ylim(0, float(shares.max()) / (top - 0.02) or 1)

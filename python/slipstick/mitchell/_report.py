@@ -469,10 +469,9 @@ def _weighted_sum(values: NDArray[Any], weights: NDArray[np.int64] | None) -> in
     total = len(values) if weights is None else int(weights.sum())
     if int(values.max()) * total < 2**63:
         return int(values.sum() if weights is None else values @ weights)
-    each = values.tolist()
-    if weights is None:
-        return sum(each, 0)
-    return sum((v * w for v, w in zip(each, weights.tolist(), strict=True)), 0)
+    each: list[int] = values.tolist()
+    times: list[int] = [1] * len(each) if weights is None else weights.tolist()
+    return sum(value * time for value, time in zip(each, times, strict=True))
 
 
 def _exact_quantiles(
