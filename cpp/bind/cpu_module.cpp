@@ -1,5 +1,6 @@
 // _cpu: what this file holds is the list of what the module offers.
 #include "bind/attention.hpp"
+#include "bind/errors.hpp"
 #include "bind/mitchell.hpp"
 #include "bind/projection.hpp"
 #include "core/error.hpp"
@@ -52,5 +53,6 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
     bind_core(module);
     slipstick::bind::bind_attention(module);
     slipstick::bind::bind_mitchell(module);
+    slipstick::bind::bind_errors(module);
     slipstick::bind::bind_projection(module);
 }

@@ -9,9 +9,9 @@ constexpr int64_t kRowBlock = 96;  // 96 x 256 float32 = 96 KiB of left operand,
 // What is alive at once: accumulators, 4 MiB of float32, and 2 MiB of either packed operand.
 constexpr int64_t kAccElements = 1 << 20;
 constexpr int64_t kPackedElements = 1 << 19;
-constexpr int64_t kSuper = 1024;     // rows and columns of a block that is as high as wide
-constexpr int64_t kColumnBlock = 256;  // columns of a task where rows alone give too few tasks
-constexpr int64_t kPackPanels = 8;      // panels that are packed at once: 512 bytes of a line
+constexpr int64_t kSuper = 1024;         // rows and columns of a block that is as high as wide
+constexpr int64_t kColumnBlock = 256;    // columns of a task where rows alone give too few tasks
+constexpr int64_t kPackPanels = 8;       // panels that are packed at once: 512 bytes of a line
 constexpr int64_t kTasksPerThread = 16;  // so that the last one to finish is not far behind
 constexpr int64_t kSerialProducts = 1 << 19;  // about 15 us: below that threads do not pay
 
@@ -44,8 +44,8 @@ void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& pr
             PackFn pack_left, PackFn pack_right, FinishFn finish) {
     if (problem.rows == 0 || problem.columns == 0) return;
     const DepthBlocks blocks{problem.depth, problem.depth_origin % kDepthBlock};
-    const int64_t pack_columns = problem.pack_columns > 0 ? problem.pack_columns
-                                                          : kPackPanels * kernel.tile_columns;
+    const int64_t pack_columns =
+        problem.pack_columns > 0 ? problem.pack_columns : kPackPanels * kernel.tile_columns;
     // A narrow product takes longer blocks of the other side, and a shallow one too.
     const int64_t depth = std::clamp<int64_t>(problem.depth, 1, kDepthBlock);
     const int64_t longest = kPackedElements / depth;
@@ -53,12 +53,11 @@ void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& pr
         problem.columns,
         std::clamp(kAccElements / round_up(problem.rows, kernel.tile_rows), kSuper, longest),
         std::max(problem.pack_columns, kernel.tile_columns));
-    const int64_t rows_super =
-        even_part(problem.rows, std::clamp(kAccElements / columns_super, kSuper, longest),
-                  kernel.tile_rows);
-    const int64_t packed_blocks = std::clamp<int64_t>(
-        kPackedElements / (std::max(rows_super, columns_super) * depth), 1,
-        std::max<int64_t>(1, blocks.count()));
+    const int64_t rows_super = even_part(
+        problem.rows, std::clamp(kAccElements / columns_super, kSuper, longest), kernel.tile_rows);
+    const int64_t packed_blocks =
+        std::clamp<int64_t>(kPackedElements / (std::max(rows_super, columns_super) * depth), 1,
+                            std::max<int64_t>(1, blocks.count()));
     const int64_t left_block_bytes = rows_super * depth * kernel.left_bytes;
     const int64_t right_block_bytes = columns_super * depth * kernel.right_bytes;
     const Scratch left(packed_blocks * left_block_bytes);

@@ -244,6 +244,20 @@ SLIPSTICK_INLINE Vec<float> square_root(Vec<float> x) {
 #endif
 }
 
+// Rounded down.
+SLIPSTICK_INLINE Vec<double> floor(Vec<double> x) {
+#if defined(__AVX512F__)
+    return (Vec<double>)_mm512_maskz_roundscale_pd(0xff, (__m512d)x, 1);  // as above
+#elif defined(__AVX2__)
+    return (Vec<double>)_mm256_floor_pd((__m256d)x);
+#elif defined(__SSE4_1__)
+    return (Vec<double>)_mm_floor_pd((__m128d)x);
+#else
+    for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_floor(x[i]);
+    return x;
+#endif
+}
+
 // --- exp and tanh ---
 
 // x = w ln 2 + r with an integer w and |r| <= ln(2)/2; e^x = 2^w e^r.

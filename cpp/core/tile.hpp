@@ -135,10 +135,8 @@ SLIPSTICK_INLINE void interleave_lines(const Packed (*lines)[kPackDepth], int64_
             store(packed + (k + 3) * step, __builtin_shufflevector(high01, high23, 2, 3, 6, 7));
         } else if constexpr (lanes == 4) {
             typedef uint64_t Pairs __attribute__((vector_size(16)));
-            const auto low =
-                bit_cast<Pairs>(__builtin_shufflevector(row[0], row[1], 0, 4, 1, 5));
-            const auto high =
-                bit_cast<Pairs>(__builtin_shufflevector(row[0], row[1], 2, 6, 3, 7));
+            const auto low = bit_cast<Pairs>(__builtin_shufflevector(row[0], row[1], 0, 4, 1, 5));
+            const auto high = bit_cast<Pairs>(__builtin_shufflevector(row[0], row[1], 2, 6, 3, 7));
             store(packed + k * step, low[0]);
             store(packed + (k + 1) * step, low[1]);
             store(packed + (k + 2) * step, high[0]);
@@ -164,8 +162,8 @@ SLIPSTICK_INLINE void pack_panels(const T* source, int64_t stride, int64_t depth
     const int64_t step = terms * height;
     int64_t first = 0;
     if (stride == 1) {
-        // A few lines of all full panels before the next few: a line of one panel alone is often one
-        // cache line of a page of its own.
+        // A few lines of all full panels before the next few: a line of one panel alone is often
+        // one cache line of a page of its own.
         constexpr int64_t lines = 16;
         const int64_t full = count - count % height;
         for (int64_t k0 = 0; k0 < depth; k0 += lines) {

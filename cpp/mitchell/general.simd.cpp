@@ -48,8 +48,8 @@ struct GeneralMac : PlainMac<typename BitsOf<Sum>::Unsigned, typename BitsOf<Sum
     MacConstants constants;
 
     SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Lane left, Vec<Lane> right) const {
-        const Vec<Lane> product = multiply_bits<M>(broadcast(left), right, constants.parameters,
-                                                   format<T, Lane>());
+        const Vec<Lane> product =
+            multiply_bits<M>(broadcast(left), right, constants.parameters, format<T, Lane>());
         return acc + product_value(product, T{});
     }
 };

@@ -19,8 +19,8 @@ using ElementwiseFn = void (*)(const Strip& strip, const Parameters& parameters)
 // A change of the operands' magnitude bits that a method makes before it multiplies, in the lanes
 // that a product is formed in:  ((bits + half + (odd bit)) & keep) | set.
 struct OperandChange {
-    uint64_t half = 0;   // of the last place kept, less one unit: rounds to nearest
-    uint64_t odd = 0;    // 1 where ties go to even; shifted down by odd_shift
+    uint64_t half = 0;  // of the last place kept, less one unit: rounds to nearest
+    uint64_t odd = 0;   // 1 where ties go to even; shifted down by odd_shift
     int odd_shift = 0;
     uint64_t keep = ~uint64_t{0};
     uint64_t set = 0;
@@ -41,9 +41,9 @@ struct Packing {
 // The mac argument of every kernel.
 struct MacConstants {
     Parameters parameters;
-    uint64_t low_bits = 0;     // of every product, set
-    double smallest_chain = 0; // chains below it are 0
-    double unscale = 1;        // of a chain, a power of two
+    uint64_t low_bits = 0;      // of every product, set
+    double smallest_chain = 0;  // chains below it are 0
+    double unscale = 1;         // of a chain, a power of two
 };
 
 // Packs `count` rows (or columns) of `depth` elements; see pack_panels in core/tile.hpp.
@@ -67,11 +67,11 @@ using ScanFn = void (*)(const void* source, int64_t stride, int64_t count, Magni
 // What a level offers for one dtype. All but `exact` give the same bits
 // where they may run, those of the GeneralKernels.
 struct Matmul {
-    MatmulPath sums;       // patterns added, nothing else: for a range that has been certified
-    MatmulPath low_sums;   // and low bits set
-    MatmulPath flushed;    // zeros and underflow handled for each product; no overflow
+    MatmulPath sums;      // patterns added, nothing else: for a range that has been certified
+    MatmulPath low_sums;  // and low bits set
+    MatmulPath flushed;   // zeros and underflow handled for each product; no overflow
     MatmulPath low_flushed;
-    MatmulPath exact;      // ordinary products of changed operands
+    MatmulPath exact;  // ordinary products of changed operands
     ScanFn scan;
 };
 
@@ -108,8 +108,8 @@ struct GeneralKernels {
 
 // Rows of the left operand that a lookup product takes at once.
 inline constexpr int kLookupRows = 16;
-// acc[j][i] += sum over k of table[left[k][i]][right[k * right_stride + j]], for kLookupRows rows i.
-// `scratch` holds 2 * 256 * kLookupRows elements.
+// acc[j][i] += sum over k of table[left[k][i]][right[k * right_stride + j]], for kLookupRows rows
+// i. `scratch` holds 2 * 256 * kLookupRows elements.
 using LookupFn = void (*)(const uint16_t* table, const uint8_t* left, const uint8_t* right,
                           int64_t right_stride, int64_t depth, int64_t columns, uint32_t* scratch,
                           uint32_t* acc);

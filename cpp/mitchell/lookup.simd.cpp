@@ -1,9 +1,9 @@
 // Matrix products of 8-bit operands by a table of all 65,536 products.
 //
-// A gather costs one load a product. Here the table is turned round first: for one k and sixteen rows
-// of the left operand, `rows[b]` holds the sixteen products with b side by side, 64 bytes, so that a
-// column adds them with two vector loads. Turning 256 entries of sixteen rows takes about 1200
-// cycles, and each column saves 14 loads: worth it from about a hundred columns.
+// A gather costs one load a product. Here the table is turned round first: for one k and sixteen
+// rows of the left operand, `rows[b]` holds the sixteen products with b side by side, 64 bytes, so
+// that a column adds them with two vector loads. Turning 256 entries of sixteen rows takes about
+// 1200 cycles, and each column saves 14 loads: worth it from about a hundred columns.
 #include "core/simd.hpp"
 #include "mitchell/kernels.hpp"
 
@@ -14,8 +14,8 @@ using mitchell::kLookupRows;
 
 typedef uint16_t Eight __attribute__((vector_size(16)));
 template <class Entry>
-using EightWide = typename VectorOf<std::conditional_t<std::is_signed_v<Entry>, int32_t, uint32_t>,
-                                    32>::type;
+using EightWide =
+    typename VectorOf<std::conditional_t<std::is_signed_v<Entry>, int32_t, uint32_t>, 32>::type;
 
 // Eight rows of eight entries, transposed.
 SLIPSTICK_INLINE void transpose(Eight (&row)[8]) {

@@ -65,9 +65,9 @@ Magnitudes scan(const Matmul& kernels, const Matrix& matrix) {
                          const int64_t line = task / parts;
                          const int64_t from = task % parts * length / parts;
                          const int64_t to = (task % parts + 1) * length / parts;
-                         const char* start = static_cast<const char*>(matrix.data) +
-                                             (line * line_stride + from * stride) *
-                                                 item_size(matrix.dtype);
+                         const char* start =
+                             static_cast<const char*>(matrix.data) +
+                             (line * line_stride + from * stride) * item_size(matrix.dtype);
                          kernels.scan(start, stride, to - from, part);
                      }
                      const std::lock_guard lock(mutex);
@@ -90,8 +90,7 @@ Magnitudes magnitudes_of(const Matrix& matrix) {
 
 void run(const Plan& plan, const Matrix& a, const Matrix& b, double multiplier, const Matrix& out) {
     const int64_t terms = plan.left.terms;
-    const MatmulProblem problem{
-        .rows = a.rows, .depth = a.columns * terms, .columns = b.columns};
+    const MatmulProblem problem{.rows = a.rows, .depth = a.columns * terms, .columns = b.columns};
     cpu::matmul(
         plan.path->kernel, &plan.mac, problem,
         [&](int64_t row, int64_t rows, int64_t k, int64_t depth, void* packed) {
@@ -168,13 +167,12 @@ void run_lookups(const Plan& plan, const Matrix& a, const Matrix& b, const Matri
 }
 
 Matrix transposed(const Matrix& matrix) {
-    return {matrix.data,          matrix.dtype,         matrix.columns,
-            matrix.rows,          matrix.column_stride, matrix.row_stride};
+    return {matrix.data, matrix.dtype,         matrix.columns,
+            matrix.rows, matrix.column_stride, matrix.row_stride};
 }
 
 // c^T = b^T a^T, with the table's axes exchanged.
-void run_lookups_transposed(const Plan& plan, const Matrix& a, const Matrix& b,
-                            const Matrix& out) {
+void run_lookups_transposed(const Plan& plan, const Matrix& a, const Matrix& b, const Matrix& out) {
     auto exchanged = std::make_shared<Table>(*plan.products);
     for (size_t i = 0; i < 256; ++i) {
         for (size_t j = 0; j < 256; ++j)

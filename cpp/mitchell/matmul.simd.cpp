@@ -148,8 +148,8 @@ void pack_thresholds(const Packing& shared, const void* source, int64_t stride,
 // The leading power of two with the value's sign; 0 for 0.
 template <class Sum>
 SLIPSTICK_INLINE Sum leading_power(Sum value) {
-    constexpr auto mask = static_cast<LaneOf<Sum>>(kSign<LaneOf<Sum>> |
-                                                   format<Sum, LaneOf<Sum>>().infinity);
+    constexpr auto mask =
+        static_cast<LaneOf<Sum>>(kSign<LaneOf<Sum>> | format<Sum, LaneOf<Sum>>().infinity);
     return bit_cast<Sum>(static_cast<LaneOf<Sum>>(bits::of(value) & mask));
 }
 

@@ -13,7 +13,8 @@
 namespace slipstick::cpu::mitchell {
 namespace {
 
-// The binary format of a dtype; for an integer of n bits n - 1 fraction bits behind the leading one.
+// The binary format of a dtype; for an integer of n bits n - 1 fraction bits behind the leading
+// one.
 struct Shape {
     int fraction_bits;
     int bias;     // the exponent field of 1.0
@@ -174,8 +175,7 @@ std::shared_ptr<const Table> all_products(Dtype dtype, const Method& method,
     table->entries.resize(256 * 256);
     std::array<uint8_t, 256> operands;
     for (int i = 0; i < 256; ++i) operands[static_cast<size_t>(i)] = static_cast<uint8_t>(i);
-    const ElementwiseFn multiply =
-        active_mitchell_integer_kernels().multiply[method.kind][dtype];
+    const ElementwiseFn multiply = active_mitchell_integer_kernels().multiply[method.kind][dtype];
     for (size_t a = 0; a < 256; ++a) {
         multiply({256, {table->entries.data() + 256 * a, &operands[a], operands.data()}, {1, 0, 1}},
                  parameters);
@@ -250,10 +250,9 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
             ++fields_b.highest;
         }
         const int64_t offset =
-            is_float(dtype)
-                ? static_cast<int64_t>((one(shape) - plan.mac.parameters.c)
-                                       << (sums.fraction_bits - shape.fraction_bits))
-                : 0;
+            is_float(dtype) ? static_cast<int64_t>((one(shape) - plan.mac.parameters.c)
+                                                   << (sums.fraction_bits - shape.fraction_bits))
+                            : 0;
         const bool low_bits = method.kind == Kind::kAlmSoa;
         if (low_bits) {
             plan.mac.low_bits = low_ones(static_cast<int>(method.width))
@@ -263,16 +262,15 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
         const bool finite =
             !is_float(dtype) || std::max(fields_a.highest, fields_b.highest) <= highest;
         if (finite && wanted != Path::kFlushed) {
-            if (const auto sum = certified(dtype, plan, fields_a, fields_b, offset, low_bits,
-                                           depth)) {
+            if (const auto sum =
+                    certified(dtype, plan, fields_a, fields_b, offset, low_bits, depth)) {
                 plan = *sum;
                 plan.path = low_bits ? &kernels.low_sums : &kernels.sums;
                 return plan;
             }
         }
         const int64_t carry = offset > 0 ? 2 : 1;
-        const bool overflows =
-            fields_a.highest + fields_b.highest - sums.bias + carry > highest;
+        const bool overflows = fields_a.highest + fields_b.highest - sums.bias + carry > highest;
         if (is_float(dtype) && finite && !overflows && wanted != Path::kSums) {
             plan.path = low_bits ? &kernels.low_flushed : &kernels.flushed;
             plan.left.bias = static_cast<uint64_t>(offset) - one(sums);

@@ -22,8 +22,9 @@ struct Plan {
 // Whether the method's products are ordinary products of changed operands.
 bool is_exact_in_disguise(Dtype dtype, const Method& method);
 
-// `a` and `b` as scanned, or for integers the limits of what they hold; `depth` is the length of the
-// longest sum. Throws, in the name of `function`, std::invalid_argument where `path` cannot serve.
+// `a` and `b` as scanned, or for integers the limits of what they hold; `depth` is the length of
+// the longest sum. Throws, in the name of `function`, std::invalid_argument where `path` cannot
+// serve.
 Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Magnitudes& b,
                int64_t depth, Path path, const char* function = "matmul");
 

@@ -7,6 +7,8 @@ compiler: str
 levels: tuple[str, ...]
 best_isa: str
 max_threads: int
+error_bins: int
+error_bins_per_unit: int
 
 class MitchellMethod:
     def __init__(
@@ -63,6 +65,34 @@ def matmul_backward(
     terms: int,
     empty: Empty,
 ) -> tuple[Any, Any]: ...
+def is_commutative(method: MitchellMethod) -> bool: ...
+def error_rows(
+    method: MitchellMethod,
+    bits: int,
+    signed: bool,
+    a: Any,
+    b: Any,
+    weight_a: Any,
+    weight_b: Any,
+    symmetric: bool,
+    begin: int,
+    end: int,
+    histogram: Any,
+) -> tuple[Any, Any]: ...
+def worst_pairs(
+    method: MitchellMethod,
+    bits: int,
+    signed: bool,
+    a: Any,
+    b: Any,
+    symmetric: bool,
+    rows: Any,
+    largest: float,
+    multiplicity_a: Any,
+    multiplicity_b: Any,
+    limit: int,
+) -> tuple[int, int, int, Any, Any]: ...
+def products_of_bits(method: MitchellMethod, bits: int, signed: bool, a: Any, b: Any) -> Any: ...
 def project(
     x: Any,
     n_components: int,

@@ -1,14 +1,17 @@
-"""The program `slipstick`: info, demo and bench."""
+"""The program `slipstick`: info, errors, demo and bench."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from slipstick import _cpu, get_isa, get_num_threads
+from slipstick import _cpu, get_isa, get_num_threads, mitchell
 from slipstick._version import __version__
 
 
@@ -30,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help="version, compiler, instruction-set levels, threads, CUDA")
+    errors = commands.add_parser("errors", help="what an approximate multiplier gets wrong")
+    _add_errors_arguments(errors)
     demo = commands.add_parser("demo", help="the three kernel families on a sentence encoder")
     demo.add_argument(
         "--out",
@@ -50,12 +55,89 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "info":
         print(info())
         return 0
+    if options.command == "errors":
+        try:
+            text = _errors(options)
+        except (TypeError, ValueError, OSError, ImportError) as error:
+            errors.error(str(error))
+        print(text)
+        return 0
     # The other two import optional packages: only when they are asked for.
     if options.command == "demo":
         status: int = import_module("slipstick.demo").run(options.out)
     else:
         status = import_module("slipstick.bench").run(options.family, options.json)
     return status
+
+
+# The parameter that stands behind a colon: drum:5 is DRUM(5).
+_PARAMETERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], mitchell.Method]]] = {
+    "mitchell": (float, mitchell.Mitchell),
+    "lmul": (int, mitchell.LMul),
+    "lmul-formula": (int, mitchell.LMulFormula),
+    "mbm": (int, mitchell.MBM),
+    "realm": (int, mitchell.REALM),
+    "ilm": (int, mitchell.ILM),
+    "mitch-w": (int, mitchell.MitchW),
+    "drum": (int, mitchell.DRUM),
+    "alm-soa": (int, mitchell.ALMSOA),
+    "table": (Path, mitchell.load_table),
+}
+
+
+def _add_errors_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "method",
+        metavar="METHOD",
+        help=f"one of {', '.join(mitchell.methods())}; with a parameter as in drum:5, realm:8 or "
+        "mitchell:0.0625; or table:FILE, 256 x 256 products in the format of TFApprox",
+    )
+    parser.add_argument(
+        "--bits",
+        default="8",
+        help="width of the integer operands, 2 to 32, or float32, float64, float16, bfloat16 "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--signed", action="store_true", help="two's complement operands")
+    parser.add_argument(
+        "--count-zeros", action="store_true", help="pairs with a zero count as no error"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture")
+
+
+def _errors(options: argparse.Namespace) -> str:
+    bits = int(options.bits) if options.bits.lstrip("-").isdecimal() else options.bits
+    report = mitchell.error_report(
+        _method(options.method),
+        bits,
+        signed=options.signed,
+        count_zeros=options.count_zeros,
+        progress=_show_progress if sys.stderr.isatty() else None,
+    )
+    if options.plot is not None:
+        report.plot(options.plot)
+    return json.dumps(report.to_dict(), indent=1) if options.json else str(report)
+
+
+def _method(text: str) -> str | mitchell.Method:
+    name, colon, parameter = text.partition(":")
+    if not colon:
+        return name
+    if name not in _PARAMETERS:
+        expected = ", ".join(_PARAMETERS)
+        raise ValueError(f"METHOD must be one of {expected} before a colon, got {text!r}")
+    convert, make = _PARAMETERS[name]
+    try:
+        value = convert(parameter)
+    except ValueError:
+        kind = {int: "an integer", float: "a number"}[convert]  # type: ignore[index]
+        raise ValueError(f"METHOD must have {kind} after the colon, got {text!r}") from None
+    return make(value)
+
+
+def _show_progress(share: float) -> None:
+    print(f"\r{share:6.1%}", end="\n" if share == 1 else "", file=sys.stderr, flush=True)
 
 
 def info() -> str:

@@ -28,6 +28,7 @@ from slipstick.mitchell._methods import (
     Table,
     methods,
 )
+from slipstick.mitchell._report import ErrorReport, error_report
 from slipstick.mitchell._tables import load_table, save_table
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ILM",
     "MBM",
     "REALM",
+    "ErrorReport",
     "LMul",
     "LMulFormula",
     "Method",
@@ -45,6 +47,7 @@ __all__ = [
     "Table",
     "conv2d",
     "divide",
+    "error_report",
     "load_table",
     "matmul",
     "matmul_backward",

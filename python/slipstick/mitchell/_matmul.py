@@ -14,7 +14,6 @@ from slipstick._numbers import is_number, to_float
 from slipstick.mitchell._elementwise import multiply
 from slipstick.mitchell._methods import Method, Mitchell, as_method
 
-
 _FRACTION_BITS = {"float32": 23, "float64": 52, "float16": 10, "bfloat16": 7}
 
 
@@ -24,8 +23,8 @@ def gain(method: Method, fraction: int) -> float:
 
     `fraction` counts the fraction bits of the operands' format. The density of log-uniform
     significands is 1 / (T ln^2 2), so that the gain is 4/9 of the mean of P over the unit square of
-    fractions. Mitchell's method has the closed form (4/9) (2 + 2 d + (1 - d)^3 / 6 + d^3 / 3), which
-    is 26/27 without an offset; others are averaged over a grid.
+    fractions. Mitchell's method has the closed form (4/9) (2 + 2 d + (1 - d)^3 / 6 + d^3 / 3), 26/27
+    without an offset; others are averaged over a grid.
     """
     if isinstance(method, Mitchell):
         d = method.bias or 0.0
