@@ -7,6 +7,9 @@ error of a product lies between -1/9 and 0, that of a quotient between 0 and +1/
 
 This is a simulator: on a CPU or GPU the exact product is never slower. Subnormal operands count as
 zero, and results below the normal range are flushed to zero.
+
+Every function takes a `method`: one of the names of `methods()`, or an object such as `DRUM(5)` or
+the `Table` of a multiplier of one's own. `error_report` measures what a method gets wrong.
 """
 
 from slipstick.mitchell._backward import matmul_backward

@@ -34,7 +34,8 @@ def matmul_backward(
     method : str or Method
         One of `methods()`, or a method object.
     gradient : {"mimic", "exact", "straight-through"}
-        "mimic": the method's own products of `grad` with the other operand. "exact": the derivative
+        "mimic": the method's own products of `grad` with the other operand, as Kosson and Jaggi
+        (NeurIPS 2023) train. "exact": the derivative
         of the piecewise linear product, for Mitchell's kind ``sgn(b) * 2**(E_b + carry)``, which
         jumps between the powers of two around b. "straight-through": the gradient of the exact
         product.

@@ -15,13 +15,15 @@ WIDEST = 64
 class Derivative(NamedTuple):
     """The derivative of a product with respect to its first operand, for `gradient="exact"`.
 
-    kind
+    Attributes
+    ----------
+    kind : str
         "carry": ``sgn(b) * 2**(E_b + carry)``, with as many carries as ``x + y + offset`` has whole
         units; "leading": ``sgn(b) * 2**E_b``; "remainder": b less what remains of it when its
         ``terms`` leading ones are removed.
-    offset
+    offset : float
         What a method adds to the sum of the fractions, for "carry".
-    terms
+    terms : int
         The number of leading ones, for "remainder".
     """
 
@@ -31,7 +33,18 @@ class Derivative(NamedTuple):
 
 
 class Method:
-    """A way to multiply: immutable, hashable, equal where class and parameters are."""
+    """A way to multiply: immutable, hashable, equal where class and parameters are.
+
+    The base of `Mitchell`, `LMul`, `LMulFormula`, `MBM`, `REALM`, `ILM`, `MitchW`, `DRUM`,
+    `ALMSOA`, `OperandDecomposition` and `Table`. All but the last two take float32, float64,
+    float16, bfloat16 and integers of 8, 16 and 32 bits.
+
+    Examples
+    --------
+    >>> from slipstick.mitchell import DRUM, Method
+    >>> isinstance(DRUM(5), Method), DRUM(5) == DRUM(width=5), DRUM(5).identity
+    (True, True, 'DRUM(width=5)')
+    """
 
     @property
     def identity(self) -> str:

@@ -28,7 +28,8 @@ def conv2d(
     Parameters
     ----------
     x : array of shape (n, c, h, w) or (c, h, w)
-        Images. Operands of one dtype, as in `multiply`.
+        Images. Operands of one dtype: float32, float64, float16, bfloat16, int8, int16, int32,
+        uint8, uint16 or uint32.
     weight : array of shape (o, c / groups, kh, kw)
         Kernels, the left operand of every product.
     stride, dilation : int or pair of ints
@@ -65,6 +66,9 @@ def conv2d(
     >>> x = np.float32([[[3, 1, 2]]])
     >>> slipstick.mitchell.conv2d(x, np.float32([[[[3, 2]]]]))
     array([[[10.,  7.]]], dtype=float32)
+    >>> images, kernels = np.ones((2, 8, 5, 5), np.float16), np.ones((8, 1, 3, 3), np.float16)
+    >>> slipstick.mitchell.conv2d(images, kernels, groups=8, padding="same", method="realm").shape
+    (2, 8, 5, 5)
     """
     framework = framework_of("conv2d", x, out)
     native = as_method("conv2d", method)._native

@@ -23,8 +23,8 @@ def gain(method: Method, fraction: int) -> float:
 
     `fraction` counts the fraction bits of the operands' format. The density of log-uniform
     significands is 1 / (T ln^2 2), so that the gain is 4/9 of the mean of P over the unit square of
-    fractions. Mitchell's method has the closed form (4/9) (2 + 2 d + (1 - d)^3 / 6 + d^3 / 3), 26/27
-    without an offset; others are averaged over a grid.
+    fractions. Mitchell's method has the closed form (4/9) (2 + 2 d + (1 - d)^3 / 6 + d^3 / 3),
+    26/27 without an offset; others are averaged over a grid.
     """
     if isinstance(method, Mitchell):
         d = method.bias or 0.0
@@ -57,18 +57,20 @@ def matmul(
     ----------
     a : array of shape (..., m, k) or (k,)
     b : array of shape (..., k, n) or (k,)
-        Operands of one dtype, as in `multiply`. Leading axes broadcast as in `numpy.matmul`.
+        Operands of one dtype: float32, float64, float16, bfloat16, int8, int16, int32, uint8,
+        uint16 or uint32. Leading axes broadcast as in `numpy.matmul`.
     method : str or Method
         One of `methods()`, or an object such as `Mitchell()`.
     correction : None, "gain" or float
-        A factor for the result: "gain" is the inverse of the method's mean gain, 27/26 for plain
-        Mitchell; a float is the factor itself. Floating-point operands only.
+        A factor for the result: "gain" is the inverse of the method's gain E[P T] / E[T^2] for
+        log-uniform operands, 27/26 for plain Mitchell and close to 1 for methods with an offset; a
+        float is the factor itself. Floating-point operands only.
     out : array, optional
         Where to write; of the result's shape and dtype, sharing no memory with `a` or `b`.
 
     Returns
     -------
-    array of shape (..., m, n)
+    array of shape (..., m, n), without the axis that a one-dimensional operand lacks
         In the framework of `a`, or `out`. float32, float16 and bfloat16 are summed in float32,
         float64 in float64, and rounded once. Integer sums are exact: int32 or uint32 for 8-bit
         operands, else int64 or uint64.
@@ -79,6 +81,13 @@ def matmul(
         For operands, a method, a correction or an `out` that do not fit, and for integers whose
         sums could overflow; nothing is written then.
 
+    Notes
+    -----
+    Products are those of `multiply`; only `LMulFormula`, `ILM` and `DRUM`, which are defined by
+    real products, enter a sum of floats unrounded. Sums run along k in chains of 256, each in
+    order, whatever the number of threads. Products with zeros, infinities and NaNs follow the rules
+    of `multiply`.
+
     Examples
     --------
     >>> import numpy as np
@@ -87,6 +96,8 @@ def matmul(
     >>> slipstick.mitchell.matmul(a, a)
     array([[11., 14.],
            [ 5.,  7.]], dtype=float32)
+    >>> slipstick.mitchell.matmul(np.uint8([[200, 7]]), np.uint8([[3], [7]]), method="drum")
+    array([[661]], dtype=uint32)
     """
     framework = framework_of("matmul", a, out)
     chosen = as_method("matmul", method)

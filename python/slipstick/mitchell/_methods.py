@@ -62,6 +62,12 @@ class Mitchell(Method):
         float32 only: as the code of Kosson and Jaggi (NeurIPS 2023), NaN where the true product is
         not finite or at least 1e37 in magnitude, +0 where it is below 1e-37.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter that does not fit; when the method is used, for a dtype that a flag rules
+        out.
+
     Examples
     --------
     >>> import numpy as np
@@ -123,6 +129,11 @@ class LMul(Method):
         Mantissa bits of the operands, at least 1; None, the default, takes those of the dtype.
         Where that has more, operands are rounded to `bits` fraction bits first, ties to even.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter that does not fit.
+
     Examples
     --------
     >>> import numpy as np
@@ -158,6 +169,11 @@ class LMulFormula(Method):
     ----------
     bits : int, optional
         As in `LMul`, and so is l.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter that does not fit.
 
     Examples
     --------
@@ -196,6 +212,11 @@ class MBM(Method):
         drops and sets nothing. At least 0 and less than m, which is checked when the method is
         used.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter that does not fit; when the method is used, for one too large for the dtype.
+
     Examples
     --------
     >>> import numpy as np
@@ -230,6 +251,11 @@ class REALM(Method):
     ----------
     segments : int
         N, a power of two from 1 to 64; 16 by default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter that does not fit.
 
     Examples
     --------
@@ -273,6 +299,11 @@ class ILM(Method):
     iterations : int
         Corrections, 0 to 63; 1 by default. 0 is the bare block.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter that does not fit.
+
     Examples
     --------
     >>> import numpy as np
@@ -300,12 +331,18 @@ class MitchW(Method):
     """Mitchell's method on operands cut to ``width - 1`` fraction bits.
 
     Kim, Del Barrio, Oliveira, Hermida and Bagherzadeh 2019. `width` counts the leading one. The
-    relative error lies in ``(-(1/9 + 2**(2 - width)), 0]``.
+    relative error lies in ``(-(1/9 + 2**(2 - width)), 0]``; with 6 bits of many in [-14.7 %, 0],
+    mean -5.91 %. The unbiasing bit that some sources add is not there.
 
     Parameters
     ----------
     width : int
         At least 1; 6 by default. ``min(width - 1, m)`` fraction bits are kept.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter that does not fit.
 
     Examples
     --------
@@ -339,6 +376,11 @@ class DRUM(Method):
     width : int
         At least 1; 6 by default.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter that does not fit.
+
     Examples
     --------
     >>> import numpy as np
@@ -362,12 +404,18 @@ class ALMSOA(Method):
     """Mitchell's method with an adder whose low bits are all ones (set-one adder).
 
     Liu, Xu, Wang, Wang, Montuschi and Lombardi 2018. The low `width` bits of the sum of the
-    fractions are 1, and ``x[width - 1] and y[width - 1]`` carries into the rest.
+    fractions are 1, and ``x[width - 1] and y[width - 1]`` carries into the rest. All 8-bit operands
+    with width 4: relative error in [-14.1 %, +11.7 %], mean -0.90 %, mean magnitude 3.46 %.
 
     Parameters
     ----------
     width : int
         At least 1 and, which is checked when the method is used, at most m; 4 by default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter that does not fit; when the method is used, for one too large for the dtype.
 
     Examples
     --------
@@ -392,7 +440,12 @@ class OperandDecomposition(Method):
     """Two Mitchell products of decomposed operands: ``Mit(A & B, A | B) + Mit(A & ~B, ~A & B)``.
 
     Mahalingam and Ranganathan 2006, for integers. The identity is exact where both products are;
-    the relative error lies in [-1/9, 0].
+    the relative error lies in [-1/9, 0], mean -2.03 % for 8-bit operands (Mitchell's: -3.79 %).
+
+    Raises
+    ------
+    TypeError
+        When the method is used, for operands that are not integers.
 
     Examples
     --------
@@ -425,7 +478,17 @@ _NAMES: dict[str, Method] = {
 
 
 def methods() -> tuple[str, ...]:
-    """Return the names that `method` accepts.
+    """Return the names that `method` accepts, each for an object with its usual parameters.
+
+    "mitchell" is `Mitchell()`, and "zero-bias", "minimax" and "min-rms" have the offsets 0.05662,
+    0.0688575 and 0.05525: no mean error, the smallest largest error and the smallest root mean
+    square error of products for uniform mantissas. The others are the classes without arguments:
+    `REALM(16)`, `ILM(1)`, `MitchW(6)`, `DRUM(6)`, `ALMSOA(4)`, `MBM(0)`, and `LMul()` and
+    `LMulFormula()` of the operands' own mantissa bits.
+
+    Returns
+    -------
+    tuple of str
 
     Examples
     --------

@@ -29,6 +29,21 @@ class Table(Method):
     signed : bool, optional
         Signedness of a 256 x 256 table; None, the default, takes that of the dtype.
 
+    Attributes
+    ----------
+    array : numpy.ndarray
+        The entries, read-only: uint16, int16 or uint8.
+    signed : bool or None
+        Of a 256 x 256 table; None for mantissas.
+    sha256 : str
+        SHA-256 of the entries, little-endian and row by row; in the repr too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a dtype, a shape, entries or a `signed` that do not fit; when the table is used, for
+        operands of another dtype.
+
     Examples
     --------
     >>> import numpy as np
