@@ -95,7 +95,8 @@ def save_table(
     Raises
     ------
     TypeError, ValueError
-        For arguments that do not fit; no file is written then. OSError for one that cannot be written.
+        For arguments that do not fit; no file is written then. OSError for one that cannot be
+        written.
 
     Examples
     --------
