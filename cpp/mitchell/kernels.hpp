@@ -106,6 +106,27 @@ struct GeneralKernels {
     PerMethod<const MatmulPath*> path;
 };
 
+// Products with few rows on the left, of magnitudes added and masked as by Matmul::flushed.
+inline constexpr int kThinRows = 8;
+inline constexpr int kThinColumns = 256;  // of the right operand a call: 256 KiB at 256 lines
+inline constexpr int kThinPanel = 32;     // of columns that have to be turned round first
+// total[i][j] (+)= one chain over k of left[i][k] right[k][j], for up to kThinRows rows and
+// kThinColumns columns; rows of `total` are kThinColumns apart. `highest` becomes at least the
+// largest magnitude of the right operand, in the bits of the type that sums are kept in.
+using ThinFn = void (*)(const void* left, int64_t left_stride, int64_t rows, const void* right,
+                        int64_t right_stride, int64_t depth, int64_t columns, void* total,
+                        bool accumulate, uint64_t& highest);
+struct Thin {
+    ThinFn run;
+    ThinFn run_turned;  // for what `turn` has packed, lines of kThinPanel elements
+    void (*turn)(const void* source, int64_t stride, int64_t count, int64_t depth, void* packed);
+    PackFn pack_left;  // a row
+    int64_t left_bytes;
+};
+struct ThinKernels {
+    PerDtype<const Thin*> thin;
+};
+
 // Rows of the left operand that a lookup product takes at once.
 inline constexpr int kLookupRows = 16;
 // acc[j][i] += sum over k of table[left[k][i]][right[k * right_stride + j]], for kLookupRows rows
@@ -127,4 +148,5 @@ SLIPSTICK_LEVEL_TABLE(mitchell::FunctionKernels, mitchell_function_kernels)
 SLIPSTICK_LEVEL_TABLE(mitchell::MatmulKernels, mitchell_matmul_kernels)
 SLIPSTICK_LEVEL_TABLE(mitchell::GeneralKernels, mitchell_general_kernels)
 SLIPSTICK_LEVEL_TABLE(mitchell::LookupKernels, mitchell_lookup_kernels)
+SLIPSTICK_LEVEL_TABLE(mitchell::ThinKernels, mitchell_thin_kernels)
 }  // namespace slipstick::cpu

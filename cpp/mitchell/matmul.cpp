@@ -7,10 +7,12 @@
 #include "core/error.hpp"
 #include "core/store.hpp"
 #include "mitchell/kernels.hpp"
+#include "mitchell/matrices.hpp"
 #include "mitchell/mitchell.hpp"
 #include "mitchell/operands.hpp"
 #include "mitchell/plan.hpp"
 #include "mitchell/ranges.hpp"
+#include "mitchell/thin.hpp"
 
 namespace slipstick::cpu::mitchell {
 namespace {
@@ -35,58 +37,6 @@ Matrix matrix_of(const ConstTensor& tensor, bool vector_is_row) {
 }
 
 int batch_rank(const ConstTensor& tensor) { return std::max(0, tensor.rank - 2); }
-
-void* address(const Matrix& matrix, int64_t row, int64_t column) {
-    return static_cast<char*>(matrix.data) +
-           (row * matrix.row_stride + column * matrix.column_stride) * item_size(matrix.dtype);
-}
-
-// Elements that are worth a thread in a pass over an operand: 20 us.
-constexpr int64_t kScanGrain = 1 << 17;
-
-Magnitudes scan(const Matmul& kernels, const Matrix& matrix) {
-    const bool along_columns = std::abs(matrix.column_stride) <= std::abs(matrix.row_stride);
-    int64_t lines = along_columns ? matrix.rows : matrix.columns;
-    int64_t length = along_columns ? matrix.columns : matrix.rows;
-    const int64_t stride = along_columns ? matrix.column_stride : matrix.row_stride;
-    const int64_t line_stride = along_columns ? matrix.row_stride : matrix.column_stride;
-    if (line_stride == length * stride) {  // one line: short ones would be all overhead
-        length *= lines;
-        lines = 1;
-    }
-    Magnitudes result;
-    if (lines * length == 0) return result;
-    std::mutex mutex;
-    const int64_t parts = lines > 1 ? 1 : length / kScanGrain + 1;
-    parallel_for(lines * parts, std::max<int64_t>(1, kScanGrain / (length / parts + 1)),
-                 [&](int64_t begin, int64_t end) {
-                     Magnitudes part;
-                     for (int64_t task = begin; task < end; ++task) {
-                         const int64_t line = task / parts;
-                         const int64_t from = task % parts * length / parts;
-                         const int64_t to = (task % parts + 1) * length / parts;
-                         const char* start =
-                             static_cast<const char*>(matrix.data) +
-                             (line * line_stride + from * stride) * item_size(matrix.dtype);
-                         kernels.scan(start, stride, to - from, part);
-                     }
-                     const std::lock_guard lock(mutex);
-                     result.lowest = std::min(result.lowest, part.lowest);
-                     result.highest = std::max(result.highest, part.highest);
-                     result.zeros |= part.zeros;
-                 });
-    return result;
-}
-
-// What an operand can hold: integers of 8 and 16 bits fit the kernels whatever they are, all
-// others are looked at.
-Magnitudes magnitudes_of(const Matrix& matrix) {
-    if (is_float(matrix.dtype) || item_size(matrix.dtype) == 4) {
-        return scan(*active_mitchell_matmul_kernels().matmul[matrix.dtype], matrix);
-    }
-    const int64_t operand_bits = item_size(matrix.dtype) * 8;
-    return {1, uint64_t{1} << (operand_bits - 1), true};
-}
 
 void run(const Plan& plan, const Matrix& a, const Matrix& b, double multiplier, const Matrix& out) {
     const int64_t terms = plan.left.terms;
@@ -166,11 +116,6 @@ void run_lookups(const Plan& plan, const Matrix& a, const Matrix& b, const Matri
     });
 }
 
-Matrix transposed(const Matrix& matrix) {
-    return {matrix.data, matrix.dtype,         matrix.columns,
-            matrix.rows, matrix.column_stride, matrix.row_stride};
-}
-
 // c^T = b^T a^T, with the table's axes exchanged.
 void run_lookups_transposed(const Plan& plan, const Matrix& a, const Matrix& b, const Matrix& out) {
     auto exchanged = std::make_shared<Table>(*plan.products);
@@ -185,6 +130,7 @@ void run_lookups_transposed(const Plan& plan, const Matrix& a, const Matrix& b, 
 
 void multiply_matrices(const Method& method, Path path, const Matrix& a, const Matrix& b,
                        double multiplier, const Matrix& out) {
+    if (path == Path::kAuto && multiply_thin(method, a, b, multiplier, out)) return;
     const Plan plan =
         make_plan(a.dtype, method, magnitudes_of(a), magnitudes_of(b), a.columns, path);
     if (plan.products != nullptr && path == Path::kAuto) {

@@ -197,6 +197,30 @@ bool is_exact_in_disguise(Dtype dtype, const Method& method) {
     }
 }
 
+std::optional<ThinPlan> make_thin_plan(Dtype dtype, const Method& method, const Magnitudes& a) {
+    if (!is_float(dtype) || method.kind != Kind::kMitchell) return {};
+    const Shape shape = shape_of(dtype);
+    const Shape sums = shape_of(chain_dtype(dtype));
+    const Fields fields = fields_of(dtype, a, shape, sums);
+    const int rebias = sums.bias - shape.bias;
+    if (fields.highest > shape.highest + rebias) return {};
+    const auto one = [](const Shape& format) {
+        return static_cast<uint64_t>(format.bias) << format.fraction_bits;
+    };
+    const uint64_t offset = (one(shape) - parameters("matmul", dtype, method).c)
+                            << (sums.fraction_bits - shape.fraction_bits);
+    const int64_t highest =
+        shape.highest + rebias - (offset > 0 ? 2 : 1) - (fields.highest - sums.bias);
+    if (highest < 0) return {};
+    ThinPlan plan{};
+    plan.left.bias = offset - one(sums);
+    plan.left.smallest = static_cast<uint64_t>(1 + rebias) << sums.fraction_bits;
+    plan.highest = ((static_cast<uint64_t>(std::min<int64_t>(highest, shape.highest + rebias)) + 1)
+                    << sums.fraction_bits) -
+                   1;
+    return plan;
+}
+
 Plan make_exact_plan(Dtype dtype) {
     Plan plan{};
     plan.path = &active_mitchell_matmul_kernels().matmul[dtype]->exact;

@@ -2,6 +2,8 @@
 // what the operands have to become for it.
 #pragma once
 
+#include <optional>
+
 #include "mitchell/kernels.hpp"
 #include "mitchell/method.hpp"
 
@@ -27,6 +29,15 @@ bool is_exact_in_disguise(Dtype dtype, const Method& method);
 // serve.
 Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Magnitudes& b,
                int64_t depth, Path path, const char* function = "matmul");
+
+// A product of few rows with a right operand that has not been looked at: how the left one is packed
+// for the masked kernel, and the largest magnitude on the right with which no product overflows, in
+// the bits of the type that sums are kept in. Nothing where another kernel has to do it.
+struct ThinPlan {
+    Packing left;
+    uint64_t highest;
+};
+std::optional<ThinPlan> make_thin_plan(Dtype dtype, const Method& method, const Magnitudes& a);
 
 // Ordinary products of the operands as they are.
 Plan make_exact_plan(Dtype dtype);

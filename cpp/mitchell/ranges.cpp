@@ -55,6 +55,12 @@ Magnitudes magnitudes_of(const ConstTensor& tensor) {
     return result;
 }
 
+Magnitudes magnitudes_of(const Matrix& matrix) {
+    const int64_t shape[2] = {matrix.rows, matrix.columns};
+    const int64_t strides[2] = {matrix.row_stride, matrix.column_stride};
+    return magnitudes_of(ConstTensor{matrix.data, matrix.dtype, 2, shape, strides});
+}
+
 void check_integer_sums(const char* function, Named left, Named right, const Method& method,
                         int64_t depth) {
     const ConstTensor& a = left.tensor;
