@@ -108,10 +108,11 @@ struct GeneralKernels {
 
 // Products with few rows on the left, of magnitudes added and masked as by Matmul::flushed.
 inline constexpr int kThinRows = 8;
-inline constexpr int kThinColumns = 256;  // of the right operand a call: 256 KiB at 256 lines
-inline constexpr int kThinPanel = 32;     // of columns that have to be turned round first
+inline constexpr int kThinSums = 2048;  // rows times columns of a call: long lines for one row
+inline constexpr int kThinPanel = 16;   // of columns that have to be turned round first
+constexpr int64_t thin_columns(int64_t rows) { return kThinSums / kThinRows * (kThinRows / rows); }
 // total[i][j] (+)= one chain over k of left[i][k] right[k][j], for up to kThinRows rows and
-// kThinColumns columns; rows of `total` are kThinColumns apart. `highest` becomes at least the
+// thin_columns(rows) columns; rows of `total` are so far apart. `highest` becomes at least the
 // largest magnitude of the right operand, in the bits of the type that sums are kept in.
 using ThinFn = void (*)(const void* left, int64_t left_stride, int64_t rows, const void* right,
                         int64_t right_stride, int64_t depth, int64_t columns, void* total,

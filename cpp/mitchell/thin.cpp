@@ -31,12 +31,15 @@ bool multiply_few_rows(const Method& method, const Matrix& a, const Matrix& b, d
         kernels.pack_left(plan->left, address(a, i, 0), 0, a.column_stride, 1, a.columns,
                           left.as<char>() + i * a.columns * kernels.left_bytes);
     }
-    const int64_t step = turned ? kThinPanel : kThinColumns;
+    const int64_t width = thin_columns(a.rows);
+    // As many strips as threads at least, of whole cache lines.
+    const int64_t share = (b.columns / num_threads() + 63) / 64 * 64;
+    const int64_t step = turned ? kThinPanel : std::clamp<int64_t>(share, 64, width);
     const int64_t strips = (b.columns + step - 1) / step;
     const int64_t grain = std::max<int64_t>(1, kGrain / (step * a.columns * a.rows + 1));
     std::atomic<uint64_t> highest{0};
     parallel_for(strips, grain, [&](int64_t begin, int64_t end) {
-        const Scratch total(kThinRows * kThinColumns * sum_bytes);
+        const Scratch total(kThinSums * sum_bytes);
         const Scratch panel(turned ? kThinPanel * kDepthBlock * sum_bytes : 1);
         uint64_t own = 0;
         for (int64_t strip = begin; strip < end && own <= plan->highest; ++strip) {
@@ -54,7 +57,7 @@ bool multiply_few_rows(const Method& method, const Matrix& a, const Matrix& b, d
                     left.as<char>() + k * kernels.left_bytes, a.columns, a.rows, lines,
                     turned ? kThinPanel : b.row_stride, depth, columns, total.as(), k > 0, own);
             }
-            store_scaled(total.as(), kThinColumns, a.rows, columns, multiplier, out, 0, column);
+            store_scaled(total.as(), width, a.rows, columns, multiplier, out, 0, column);
         }
         uint64_t seen = highest;
         while (seen < own && !highest.compare_exchange_weak(seen, own)) continue;

@@ -10,9 +10,10 @@
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
 
-using mitchell::kThinColumns;
 using mitchell::kThinPanel;
 using mitchell::kThinRows;
+using mitchell::kThinSums;
+using mitchell::thin_columns;
 using slipstick::mitchell::as_signed;
 
 // The bits of a vector of elements, widened.
@@ -42,7 +43,7 @@ template <int steps, class T, class Sum>
 SLIPSTICK_INLINE Vec<LaneOf<Sum>> add_lines(const typename FlushMac<Sum, false>::Left* left,
                                             int64_t left_stride, int64_t rows, const T* right,
                                             int64_t right_stride, int64_t columns, bool first,
-                                            Sum (*chain)[kThinColumns],
+                                            Sum* chain, int64_t chain_stride,
                                             Vec<LaneOf<Sum>> highest) {
     using Lane = LaneOf<Sum>;
     const FlushMac<Sum, false> mac{};
@@ -54,9 +55,9 @@ SLIPSTICK_INLINE Vec<LaneOf<Sum>> add_lines(const typename FlushMac<Sum, false>:
         }
         for (int64_t i = 0; i < rows; ++i) {
             Vec<Sum> sum = {};
-            if (!first) sum = load<Vec<Sum>>(chain[i] + j);
+            if (!first) sum = load<Vec<Sum>>(chain + i * chain_stride + j);
             for (int s = 0; s < steps; ++s) sum = mac(sum, left[i * left_stride + s], lines[s]);
-            store(chain[i] + j, sum);
+            store(chain + i * chain_stride + j, sum);
         }
     }
     return highest;
@@ -71,35 +72,37 @@ void thin(const void* left, int64_t left_stride, int64_t rows, const void* right
     constexpr int lanes = kLanes<Sum>;
     const auto* factors = static_cast<const Left*>(left);
     const auto* elements = static_cast<const T*>(right);
-    Sum chain[kThinRows][kThinColumns];
+    const int64_t width = thin_columns(rows);
+    Sum chain[kThinSums];
     Vec<Lane> largest = {};
     int64_t k = 0;
     for (; k + 4 <= depth; k += 4) {
         largest = add_lines<4>(factors + k, left_stride, rows, elements + k * right_stride,
-                               right_stride, columns, k == 0, chain, largest);
+                               right_stride, columns, k == 0, chain, width, largest);
     }
     for (; k < depth; ++k) {
         largest = add_lines<1>(factors + k, left_stride, rows, elements + k * right_stride,
-                               right_stride, columns, k == 0, chain, largest);
+                               right_stride, columns, k == 0, chain, width, largest);
     }
     // Columns beyond the last whole vector, one vector of them, filled up with zeros.
     const int64_t whole = columns / lanes * lanes;
     if (whole < columns) {
-        Sum rest[kThinRows][kThinColumns];
+        Sum rest[kThinRows * lanes];
         for (k = 0; k < depth; ++k) {
             T line[lanes] = {};
             for (int64_t j = whole; j < columns; ++j)
                 line[j - whole] = elements[k * right_stride + j];
             largest = add_lines<1>(factors + k, left_stride, rows, line, 0, lanes, k == 0, rest,
-                                   largest);
+                                   lanes, largest);
         }
         for (int64_t i = 0; i < rows; ++i) {
-            for (int64_t j = whole; j < columns; ++j) chain[i][j] = rest[i][j - whole];
+            for (int64_t j = whole; j < columns; ++j) chain[i * width + j] = rest[i * lanes + j - whole];
         }
     }
     for (int64_t i = 0; i < rows; ++i) {
-        Sum* sums = static_cast<Sum*>(total) + i * kThinColumns;
-        for (int64_t j = 0; j < columns; ++j) sums[j] = accumulate ? sums[j] + chain[i][j] : chain[i][j];
+        Sum* sums = static_cast<Sum*>(total) + i * width;
+        const Sum* own = chain + i * width;
+        for (int64_t j = 0; j < columns; ++j) sums[j] = accumulate ? sums[j] + own[j] : own[j];
     }
     for (int lane = 0; lane < lanes; ++lane) {
         if (largest[lane] > highest) highest = largest[lane];
@@ -110,6 +113,13 @@ void thin(const void* left, int64_t left_stride, int64_t rows, const void* right
 template <class T, class Sum>
 void turn(const void* source, int64_t stride, int64_t count, int64_t depth, void* packed) {
     using Lane = LaneOf<Sum>;
+    // The same columns come next, `depth` elements further on: too short a run for the hardware to
+    // see it coming.
+    constexpr int64_t line = 64 / sizeof(T);
+    for (int64_t i = 0; i < count; ++i) {
+        const T* next = static_cast<const T*>(source) + i * stride + depth;
+        for (int64_t k = 0; k < depth; k += line) __builtin_prefetch(next + k);
+    }
     pack_panels<kThinPanel>(static_cast<const T*>(source), stride, 1, count, depth,
                             static_cast<Lane*>(packed),
                             [](T value) { return widened<T, Sum>(value); });
