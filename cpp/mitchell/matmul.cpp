@@ -185,6 +185,7 @@ void run_lookups_transposed(const Plan& plan, const Matrix& a, const Matrix& b, 
 
 void multiply_matrices(const Method& method, Path path, const Matrix& a, const Matrix& b,
                        double multiplier, const Matrix& out) {
+    if (path == Path::kExact) return run(make_exact_plan(a.dtype), a, b, multiplier, out);
     const Plan plan =
         make_plan(a.dtype, method, magnitudes_of(a), magnitudes_of(b), a.columns, path);
     if (plan.products != nullptr && path == Path::kAuto) {
