@@ -50,6 +50,16 @@ def test_bench_prints_and_writes_its_figures(tmp_path, capsys, monkeypatch):
     assert "cpu" in figures["machine"]
 
 
+def test_measure_pauses_before_each_turn(monkeypatch):
+    events = []
+    monkeypatch.setattr(bench.time, "sleep", lambda seconds: events.append(seconds))
+    calls = {name: lambda name=name: events.append(name) for name in ("own", "peer")}
+    timing = bench.measure(bench.Case("c", 1, "call", calls), rounds=2, seconds=0, pause=0.5)
+    warm_up = ["own", "own", "peer", "peer"]
+    assert events == warm_up + 2 * [0.5, "own", 0.5, "peer"]
+    assert set(timing.seconds) == {"own", "peer"}
+
+
 @pytest.mark.parametrize("family", ["mitchell", "attention", "projection"])
 def test_every_case_of_the_benchmark_runs(family):
     """Each contender once: what the program times exists and accepts what it is given."""

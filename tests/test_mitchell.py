@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipstick import mitchell, reference
+from slipstick import _cpu, mitchell, reference
 from slipstick.mitchell import Mitchell
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -519,3 +519,17 @@ def test_integer_sums_that_fit_are_not_refused():
     assert mitchell.matmul(a, a.T)[0, 0] == 2**62
     big = np.full((1, 3), 255, np.uint8)
     assert mitchell.matmul(big, big.T)[0, 0] == 3 * 65024
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "int8", "int16"])
+def test_the_exact_path_that_benchmarks_use(isa, dtype):
+    """Ordinary products, whatever the method; here below 2^24, so that any sum of them is exact."""
+    rng = np.random.default_rng(0)
+    low = 0 if dtype == "uint8" else -20
+    a = rng.integers(low, 20, (5, 300)).astype(dtype)
+    b = rng.integers(low, 20, (300, 33)).astype(dtype)
+    native = Mitchell()._native
+    product = _cpu.matmul(a, b, native, 1.0, None, np.empty, "exact")
+    expected = a.astype(np.float64) @ b.astype(np.float64)
+    assert np.array_equal(product, expected.astype(product.dtype))
+    assert not np.array_equal(product, mitchell.matmul(a, b))

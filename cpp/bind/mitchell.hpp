@@ -36,11 +36,13 @@ inline cpu::mitchell::Method make_method(const std::string& kind, int64_t width,
     return method;
 }
 
-// Which of the kernels that agree bit for bit is asked for: the tests go through them all.
+// Which of the kernels that agree bit for bit is asked for: the tests go through them all. "exact"
+// is for benchmarks of `matmul`; 32-bit integers would be rounded to float64.
 inline cpu::mitchell::Path path_of(const std::string& name) {
     using cpu::mitchell::Path;
     if (name == "sums") return Path::kSums;
     if (name == "flushed") return Path::kFlushed;
+    if (name == "exact") return Path::kExact;
     return name == "general" ? Path::kGeneral : Path::kAuto;
 }
 

@@ -17,8 +17,7 @@
 namespace slipstick::cpu::mitchell {
 namespace {
 
-// The last two
-// axes of an operand as a matrix, a missing one as an axis of length 1.
+// The last two axes of an operand as a matrix, a missing one as an axis of length 1.
 Matrix matrix_of(const ConstTensor& tensor, bool vector_is_row) {
     const int rank = tensor.rank;
     Matrix matrix{const_cast<void*>(tensor.data), tensor.dtype, 1, 1, 0, 0};
@@ -130,6 +129,7 @@ void run_lookups_transposed(const Plan& plan, const Matrix& a, const Matrix& b, 
 
 void multiply_matrices(const Method& method, Path path, const Matrix& a, const Matrix& b,
                        double multiplier, const Matrix& out) {
+    if (path == Path::kExact) return run(make_exact_plan(a.dtype), a, b, multiplier, out);
     if (path == Path::kAuto && multiply_thin(method, a, b, multiplier, out)) return;
     const Plan plan =
         make_plan(a.dtype, method, magnitudes_of(a), magnitudes_of(b), a.columns, path);

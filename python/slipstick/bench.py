@@ -48,7 +48,7 @@ class Timing(NamedTuple):
     seconds: dict[str, float]
 
 
-def measure(case: Case, *, rounds: int = 15, seconds: float = 0.01) -> Timing:
+def measure(case: Case, *, rounds: int = 15, seconds: float = 0.01, pause: float = 0.0) -> Timing:
     """Time the contenders of a case in turn.
 
     Parameters
@@ -58,6 +58,10 @@ def measure(case: Case, *, rounds: int = 15, seconds: float = 0.01) -> Timing:
         How often each contender is timed; the median is taken.
     seconds : float
         A call shorter than this is repeated within a round until it has run so long.
+    pause : float
+        Seconds of sleep before each contender's turn. The threads of OpenBLAS and OpenMP spin for
+        tens of milliseconds after a call, and take a core from whoever comes next; 0.1 lets them
+        fall asleep.
 
     Returns
     -------
@@ -81,6 +85,7 @@ def measure(case: Case, *, rounds: int = 15, seconds: float = 0.01) -> Timing:
     samples: dict[str, list[float]] = {name: [] for name in case.contenders}
     for _ in range(rounds):
         for name, call in case.contenders.items():
+            time.sleep(pause)
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 call()
@@ -107,14 +112,52 @@ def _mitchell() -> Iterator[Case]:
             "numpy.multiply": partial(np.multiply, a, b, out=out),
         }
         yield Case(f"multiply, float32, 2^{exponent} elements", a.size * 12, "B", contenders)
-    a, b = rng.standard_normal((2, 512, 512)).astype(np.float32)
-    contenders = {
+    yield from _mitchell_products()
+    torch = _torch()
+    x = rng.standard_normal((8, 64, 56, 56)).astype(np.float32)
+    for name, channels, groups in (("3 x 3", 64, 1), ("3 x 3 depthwise", 1, 64)):
+        weight = rng.standard_normal((64, channels, 3, 3)).astype(np.float32)
+        own = partial(slipstick.mitchell.conv2d, x, weight, padding=1, groups=groups)
+        contenders = {"slipstick": own}
+        if torch:
+            arrays = map(torch.from_numpy, (x, weight))
+            convolve = torch.nn.functional.conv2d
+            contenders["torch (exact)"] = partial(convolve, *arrays, padding=1, groups=groups)
+        work = 2 * x.size * channels * 9
+        yield Case(f"conv2d, float32, {name}, 64 channels of 56 x 56", work, "FLOP", contenders)
+    report = partial(slipstick.mitchell.error_report, "mitchell", 8)
+    yield Case("error_report, all pairs of 8 bits", 1 << 16, "pair", {"slipstick": report})
+
+
+def _mitchell_products() -> Iterator[Case]:
+    rng = np.random.default_rng(0)
+    torch = _torch()
+    size = 512
+    a, b = rng.standard_normal((2, size, size)).astype(np.float32)
+    contenders: dict[str, Call] = {
         "slipstick": partial(slipstick.mitchell.matmul, a, b),
         "numpy (exact)": partial(np.matmul, a, b),
     }
-    if torch := _torch():
-        contenders["torch (exact)"] = partial(torch.matmul, *map(torch.from_numpy, (a, b)))
-    yield Case("matmul, float32, 512 x 512 x 512", 2 * 512**3, "FLOP", contenders)
+    if torch:
+        left, right = map(torch.from_numpy, (a, b))
+        contenders["torch (exact)"] = partial(torch.matmul, left, right)
+    shape = f"{size} x {size} x {size}"
+    yield Case(f"matmul, float32, {shape}", 2 * size**3, "FLOP", contenders)
+    if torch:
+        left, right = left.to(torch.bfloat16), right.to(torch.bfloat16)
+        contenders = {
+            "slipstick": partial(slipstick.mitchell.matmul, left, right),
+            "torch (exact)": partial(torch.matmul, left, right),
+        }
+        yield Case(f"matmul, bfloat16, {shape}", 2 * size**3, "FLOP", contenders)
+    a, b = rng.integers(0, 256, (2, size, size), np.uint8)
+    table = slipstick.mitchell.Table(rng.integers(0, 1 << 16, (256, 256), np.uint16))
+    contenders = {
+        "slipstick": partial(slipstick.mitchell.matmul, a, b),
+        "slipstick, Table": partial(slipstick.mitchell.matmul, a, b, method=table),
+        "numpy (exact, uint32)": partial(np.matmul, a, b, dtype=np.uint32),
+    }
+    yield Case(f"matmul, uint8, {shape}", size**3, "MAC", contenders)
 
 
 def _attention() -> Iterator[Case]:
