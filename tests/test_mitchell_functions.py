@@ -348,4 +348,4 @@ def test_results_that_do_not_fit(name):
     out = np.zeros((3, 2), np.float32)
     error, message = refused(name, F32, out=out)
     assert error is ValueError
-    assert message == f"{name}: `out` must have shape (2, 3), got shape (3, 2)"
+    assert message == f"{name}: `out` must have shape (2, 3), got (3, 2)"

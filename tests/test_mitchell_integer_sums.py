@@ -115,18 +115,9 @@ def test_entries_of_a_table_count(function):
     assert compute(a, b, signed) == -32768 * 65535
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_refused_sums_write_nothing(function):
-    a = np.full((1, 8, 1, 1), 2**30, np.int32)
-    out = np.full((1, 1, 1, 1), 42, np.int64)
-    with pytest.raises(ValueError, match=f"^{function}: .* must be small enough"):
-        if function == "matmul":
-            mitchell.matmul(a[..., 0, 0], a[0, :, :, 0], out=out[..., 0, 0])
-        else:
-            mitchell._conv._cpu.conv2d(
-                *(a, a, (1, 1), (0, 0), False, (1, 1), 1),
-                mitchell.Mitchell()._native,
-                out,
-                np.empty,
-            )
+def test_refused_sums_write_nothing():
+    a = np.full((1, 8), 2**30, np.int32)
+    out = np.full((1, 1), 42, np.int64)
+    with pytest.raises(ValueError, match=r"^matmul: .* must be small enough"):
+        mitchell.matmul(a, a.T, out=out)
     assert out.item() == 42
