@@ -11,6 +11,12 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = [np.dtype(name) for name in ("float32", "float64", "float16")] + [BF16]
 INTEGERS = [np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32)]
 DTYPES = FLOATS + INTEGERS
+# The products of Mitchell's own names, as the reference takes them: an offset.
+BIASES = {
+    "mitchell": 0.0,
+    "zero-bias": (0x3F800000 - 0x3F78C094) * 2.0**-23,
+    "minimax": (0x3F800000 - 0x3F772FAD) * 2.0**-23,
+}
 # Around the lengths of vectors and of blocks of four of them, at every level.
 SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 1009]
 
@@ -118,3 +124,14 @@ def tables(dtype: np.dtype) -> list[np.ndarray]:
         return []
     bytes_of = [rng.integers(0, 2**m, (2**m, 2**m), dtype=np.uint8) for m in (1, 3, 7)]
     return [table | rng.integers(0, 2, table.shape, dtype=np.uint8) << 7 for table in bytes_of]
+
+
+def ordered_sum(products: np.ndarray, acc: type) -> np.ndarray:
+    """The kernel's order of summation: chains of 256 from +0, then the chains in order."""
+    total = np.zeros(products.shape[:-1], acc)
+    for start in range(0, products.shape[-1], 256):
+        chain = np.zeros(products.shape[:-1], acc)
+        for k in range(start, min(start + 256, products.shape[-1])):
+            chain = chain + products[..., k].astype(acc)
+        total = chain if start == 0 else total + chain
+    return total

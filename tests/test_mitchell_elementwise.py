@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -123,54 +125,104 @@ FLOAT_NAMES = "float32, float64, float16 or bfloat16"
 
 
 @pytest.mark.parametrize(
-    ("a", "method", "error", "message"),
+    ("a", "method", "message"),
     [
         (
             F32,
             "operand-decomposition",
-            TypeError,
-            f"operand-decomposition takes {BYTES}, got float32",
+            f"for float32, got OperandDecomposition, which takes {BYTES}",
         ),
-        (I8, mitchell.Mitchell(raw=True), TypeError, f"mitchell raw takes {FLOAT_NAMES}, got int8"),
+        (
+            I8,
+            mitchell.Mitchell(raw=True),
+            f"for int8, got Mitchell(raw=True), which takes {FLOAT_NAMES}",
+        ),
         (
             F32.astype(np.float64),
             mitchell.Mitchell(kosson_jaggi=True),
-            TypeError,
-            "mitchell kosson-jaggi takes float32, got float64",
+            "for float64, got Mitchell(kosson_jaggi=True), which takes float32",
         ),
-        (F32, mitchell.Table(PRODUCTS), TypeError, "an unsigned table takes uint8, got float32"),
-        (I8, mitchell.Table(PRODUCTS), TypeError, "an unsigned table takes uint8, got int8"),
+        (
+            F32,
+            mitchell.Table(PRODUCTS),
+            "for float32, got an unsigned Table, which takes uint8",
+        ),
+        (I8, mitchell.Table(PRODUCTS), "for int8, got an unsigned Table, which takes uint8"),
         (
             I8.astype(np.uint8),
             mitchell.Table(PRODUCTS, signed=True),
-            TypeError,
-            "a signed table takes int8, got uint8",
+            "for uint8, got a signed Table, which takes int8",
         ),
         (
             I8,
             mitchell.Table(MANTISSAS),
-            TypeError,
-            f"a mantissa table takes {FLOAT_NAMES}, got int8",
+            f"for int8, got a Table of mantissas, which takes {FLOAT_NAMES}",
         ),
     ],
 )
-def test_methods_that_do_not_take_the_dtype(a, method, error, message):
+@pytest.mark.parametrize("function", ["multiply", "square", "matmul"])
+def test_methods_that_do_not_take_the_dtype(function, a, method, message):
     out = np.full((2, 3), 42, np.float32)
-    expected = f"multiply: `method` must take the operands' dtype, but {message}"
-    with pytest.raises(error) as caught:
-        mitchell.multiply(a, a, method=method, out=out)
-    assert str(caught.value) == expected
+    operands = {"multiply": (a, a), "square": (a,), "matmul": (a, a.T)}[function]
+    with pytest.raises(TypeError) as caught:
+        getattr(mitchell, function)(*operands, method=method, out=out)
+    assert str(caught.value) == f"{function}: `method` must be one {message}"
     assert np.all(out == 42)
 
 
 @pytest.mark.parametrize(
     ("a", "method", "message"),
     [
-        (I8, mitchell.MBM(7), "`truncate` of at most 6 for int8, got mbm with 7"),
-        (F32, mitchell.MBM(23), "`truncate` of at most 22 for float32, got mbm with 23"),
-        (I8, mitchell.ALMSOA(8), "`width` of at most 7 for int8, got alm-soa with 8"),
+        (I8, mitchell.MBM(7), "`truncate` of at most 6 for int8, got MBM(truncate=7)"),
+        (F32, mitchell.MBM(23), "`truncate` of at most 22 for float32, got MBM(truncate=23)"),
+        (F32, mitchell.MBM(999), "`truncate` of at most 22 for float32, got MBM(truncate=999)"),
+        (I8, mitchell.ALMSOA(8), "`width` of at most 7 for int8, got ALMSOA(width=8)"),
+        (I8, mitchell.ALMSOA(100), "`width` of at most 7 for int8, got ALMSOA(width=100)"),
     ],
 )
-def test_parameters_that_do_not_fit_the_dtype(a, method, message):
-    with pytest.raises(ValueError, match=f"^multiply: `method` must have a {message}$"):
-        mitchell.multiply(a, a, method=method)
+@pytest.mark.parametrize("function", ["multiply", "square", "matmul"])
+def test_parameters_that_do_not_fit_the_dtype(function, a, method, message):
+    operands = {"multiply": (a, a), "square": (a,), "matmul": (a, a.T)}[function]
+    expected = f"{function}: `method` must have a {message}"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        getattr(mitchell, function)(*operands, method=method)
+
+
+@pytest.mark.parametrize("name", mitchell.methods())
+def test_each_name_is_accepted(name):
+    """And means the object of that name's class, for every function that takes all methods."""
+    operands = np.arange(1, 7, dtype=np.uint8).reshape(2, 3)
+    if name != "operand-decomposition":
+        operands = operands.astype(np.float32)
+    product = mitchell.multiply(operands, operands, method=name)
+    options = {"method": name}
+    if name in ("zero-bias", "minimax", "min-rms"):
+        c = {"zero-bias": 0x3F78C094, "minimax": 0x3F772FAD, "min-rms": 0x3F78EDB6}[name]
+        options = {"bias": (0x3F800000 - c) * 2.0**-23}
+    assert_same_bits(product, reference.multiply(operands, operands, **options))
+    assert_same_bits(mitchell.square(operands, method=name), product)
+    expected = reference.matmul(operands, operands.T, **options)
+    np.testing.assert_allclose(mitchell.matmul(operands, operands.T, method=name), expected, 1e-6)
+
+
+def test_the_names_of_the_specification():
+    assert set(mitchell.methods()) == {
+        *("mitchell", "zero-bias", "minimax", "min-rms", "lmul", "lmul-formula", "mbm", "realm"),
+        *("ilm", "mitch-w", "drum", "alm-soa", "operand-decomposition"),
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.dtype("int8"), np.dtype("uint8")], ids=str)
+def test_bounds_of_integer_products(dtype):
+    """What the check of integer sums relies on."""
+    values = np.arange(256).astype(np.uint8).view(dtype)
+    exact = np.abs(np.multiply.outer(values.astype(np.int64), values.astype(np.int64)))
+    for method, options in all_methods(dtype):
+        if options["method"] == "table":
+            continue
+        product = np.abs(mitchell.multiply(values[:, None], values, method=method).astype(np.int64))
+        never_above = ("mitch-w", "ilm", "operand-decomposition")
+        growth = 1 if options["method"] in never_above else 4
+        if options["method"] == "mitchell":
+            growth = 2 if options["bias"] else 1
+        assert np.all(product <= growth * exact), method

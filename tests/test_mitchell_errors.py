@@ -788,19 +788,21 @@ MANTISSAS = Table(np.zeros((4, 4), np.uint8))
             (MBM(3), 4),
             {},
             ValueError,
-            "`method` must have a `truncate` of at most 2 for 4-bit operands, got mbm with 3",
+            "`method` must have a `truncate` of at most 2 for 4-bit operands, "
+            "got MBM\\(truncate=3\\)",
         ),
         (
             (ALMSOA(12), 12),
             {},
             ValueError,
-            "`method` must have a `width` of at most 11 for 12-bit operands, got alm-soa with 12",
+            "`method` must have a `width` of at most 11 for 12-bit operands, "
+            "got ALMSOA\\(width=12\\)",
         ),
         (
             (Mitchell(raw=True),),
             {},
             TypeError,
-            "`method` must take integers, got mitchell raw",
+            "`method` must take integers, got Mitchell\\(raw=True\\)",
         ),
         ((MANTISSAS,), {}, ValueError, "`method` must take integers, got Table.* of mantissas"),
         (

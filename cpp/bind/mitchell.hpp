@@ -104,6 +104,18 @@ inline void bind_mitchell(py::module_& module) {
         py::arg("a"), py::arg("b"), py::arg("method"), py::arg("out"), py::arg("empty"));
 
     module.def(
+        "square",
+        [](py::object a, const mitchell::Method& method, py::object out, py::object empty) {
+            const Array operand("square", "a", a);
+            const ConstTensor& view = operand.tensor();
+            const Result result("square", out, empty, mitchell::result_of_square(view, method),
+                                {{"a", view}}, true);
+            without_gil([&] { mitchell::multiply(view, view, method, result.tensor()); });
+            return result.object();
+        },
+        py::arg("a"), py::arg("method"), py::arg("out"), py::arg("empty"));
+
+    module.def(
         "divide",
         [](py::object a, py::object b, const mitchell::Method& method, py::object out,
            py::object empty) {

@@ -22,11 +22,15 @@ void check_float(const char* function, const ConstTensor& a) {
     check_dtype(function, {"a", a}, is_float(a.dtype), kFloatDtypes);
 }
 
-ResultSpec result_of_unary(const char* function, const ConstTensor& a) {
-    check_float(function, a);
-    ResultSpec spec{a.dtype};
+ResultSpec result_like(const ConstTensor& a, Dtype dtype) {
+    ResultSpec spec{dtype};
     for (int axis = 0; axis < a.rank; ++axis) spec.append(a.shape[axis]);
     return spec;
+}
+
+ResultSpec result_of_unary(const char* function, const ConstTensor& a) {
+    check_float(function, a);
+    return result_like(a, a.dtype);
 }
 
 void run(ElementwiseFn kernel, std::initializer_list<const ConstTensor*> operands,
@@ -49,6 +53,12 @@ void multiply(const ConstTensor& a, const ConstTensor& b, const Method& method, 
         is_float(a.dtype) ? active_mitchell_float_kernels().multiply[method.kind][a.dtype]
                           : active_mitchell_integer_kernels().multiply[method.kind][a.dtype];
     run(kernel, {&a, &b}, parameters("multiply", a.dtype, method), out);
+}
+
+ResultSpec result_of_square(const ConstTensor& a, const Method& method) {
+    check_dtype("square", {"a", a}, is_operand(a.dtype), kAllDtypes);
+    parameters("square", a.dtype, method);
+    return result_like(a, product_dtype(a.dtype));
 }
 
 ResultSpec result_of_divide(const ConstTensor& a, const ConstTensor& b) {

@@ -29,15 +29,15 @@ Parameters parameters_of_bits(int bits, Method method) {
     Parameters result{};
     dispatch_method(method.kind, [&]<class M>() {
         if constexpr (!slipstick::mitchell::kTakesIntegers<M>) {
-            refuse_type(kFunction, "`method` must take integers, got ", M::kName);
+            refuse_type(kFunction, "`method` must take integers, got ", M::kSpelling);
         }
         constexpr bool limited = M::limit(0).parameter != nullptr;
         if constexpr (limited) {
             const auto limit = M::limit(m);
             if (method.width > limit.highest) {
                 refuse_value(kFunction, "`method` must have a `", limit.parameter, "` of at most ",
-                             limit.highest, " for ", bits, "-bit operands, got ", M::kName,
-                             " with ", method.width);
+                             limit.highest, " for ", bits, "-bit operands, got ", M::kSpelling, "(",
+                             limit.parameter, "=", method.width, ")");
             }
         }
         if (M::kKind == Kind::kMbm && method.width > 0) method.width += extra;

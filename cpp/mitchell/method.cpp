@@ -15,23 +15,20 @@ using slipstick::mitchell::Rule;
 
 [[noreturn]] void refuse_dtype(const char* function, const char* method, const char* expected,
                                Dtype dtype) {
-    refuse_type(function, "`method` must take the operands' dtype, but ", method, " takes ",
-                expected, ", got ", name(dtype));
+    refuse_type(function, "`method` must be one for ", name(dtype), ", got ", method,
+                ", which takes ", expected);
 }
 
-void check_table(const char* function, Dtype dtype, const Table& table, int fraction_bits) {
-    if (table.side == 256) {
-        const Dtype expected = table.is_signed ? Dtype::kInt8 : Dtype::kUInt8;
-        if (dtype != expected) {
-            refuse_dtype(function, table.is_signed ? "a signed table" : "an unsigned table",
-                         name(expected), dtype);
-        }
+// A table of mantissas has at most 7 bits of them, as many as any format.
+void check_table(const char* function, Dtype dtype, const Table& table) {
+    if (table.side < 256) {
+        if (!is_float(dtype)) refuse_dtype(function, "a Table of mantissas", kFloatDtypes, dtype);
         return;
     }
-    if (!is_float(dtype)) refuse_dtype(function, "a mantissa table", kFloatDtypes, dtype);
-    if (table.side > int64_t{1} << fraction_bits) {
-        refuse_value(function, "`method` must have a mantissa table of at most ",
-                     int64_t{1} << fraction_bits, " rows for ", name(dtype), ", got ", table.side);
+    const Dtype expected = table.is_signed ? Dtype::kInt8 : Dtype::kUInt8;
+    if (dtype != expected) {
+        refuse_dtype(function, table.is_signed ? "a signed Table" : "an unsigned Table",
+                     name(expected), dtype);
     }
 }
 
@@ -56,20 +53,20 @@ Parameters parameters(const char* function, Dtype dtype, const Method& method) {
     result.fraction_bits = m;
     dispatch_method(method.kind, [&]<class M>() {
         if constexpr (M::kDomain == Domain::kTable) {
-            check_table(function, dtype, *method.table, m);
+            check_table(function, dtype, *method.table);
         } else if constexpr (M::kDomain == Domain::kFloats) {
-            if (!floats) refuse_dtype(function, M::kName, kFloatDtypes, dtype);
+            if (!floats) refuse_dtype(function, M::kSpelling, kFloatDtypes, dtype);
         } else if constexpr (M::kDomain == Domain::kFloat32) {
-            if (dtype != Dtype::kFloat32) refuse_dtype(function, M::kName, "float32", dtype);
+            if (dtype != Dtype::kFloat32) refuse_dtype(function, M::kSpelling, "float32", dtype);
         } else if constexpr (M::kDomain == Domain::kIntegers) {
-            if (floats) refuse_dtype(function, M::kName, kIntegerDtypes, dtype);
+            if (floats) refuse_dtype(function, M::kSpelling, kIntegerDtypes, dtype);
         }
         constexpr bool limited = M::limit(0).parameter != nullptr;
         if constexpr (limited) {
             if (method.width > M::limit(m).highest) {
                 refuse_value(function, "`method` must have a `", M::limit(m).parameter,
                              "` of at most ", M::limit(m).highest, " for ", name(dtype), ", got ",
-                             M::kName, " with ", method.width);
+                             M::kSpelling, "(", M::limit(m).parameter, "=", method.width, ")");
             }
         }
         result.width = M::prepare(method.width, m, floats);

@@ -169,7 +169,8 @@ struct Limit {
     int64_t highest;
 };
 
-// What a method has unless it says otherwise. `m` is the number of fraction bits.
+// What a method has unless it says otherwise. `m` is the number of fraction bits. Every method also
+// has a kName, by which Python asks for it, and a kSpelling, which its user sees in errors.
 struct MethodBase {
     static constexpr Domain kDomain = Domain::kAll;
     // Whether transform() does anything.
@@ -193,6 +194,7 @@ struct MethodBase {
 struct Mitchell : MethodBase {
     static constexpr Kind kKind = Kind::kMitchell;
     static constexpr const char* kName = "mitchell";
+    static constexpr const char* kSpelling = "Mitchell";
     static constexpr Rule kRule = Rule::kBitSum;
     static constexpr double offset(double bias, int64_t, int) { return bias; }
 };
@@ -201,6 +203,7 @@ struct Mitchell : MethodBase {
 struct Raw : MethodBase {
     static constexpr Kind kKind = Kind::kRaw;
     static constexpr const char* kName = "mitchell raw";
+    static constexpr const char* kSpelling = "Mitchell(raw=True)";
     static constexpr Rule kRule = Rule::kPattern;
     static constexpr Domain kDomain = Domain::kFloats;
     static constexpr double offset(double bias, int64_t, int) { return bias; }
@@ -214,6 +217,7 @@ struct Raw : MethodBase {
 struct KossonJaggi : MethodBase {
     static constexpr Kind kKind = Kind::kKossonJaggi;
     static constexpr const char* kName = "mitchell kosson-jaggi";
+    static constexpr const char* kSpelling = "Mitchell(kosson_jaggi=True)";
     static constexpr Rule kRule = Rule::kPattern;
     static constexpr Domain kDomain = Domain::kFloat32;
     static constexpr double offset(double bias, int64_t, int) { return bias; }
@@ -256,6 +260,7 @@ struct LMulBase : MethodBase {
 struct LMul : LMulBase {
     static constexpr Kind kKind = Kind::kLMul;
     static constexpr const char* kName = "lmul";
+    static constexpr const char* kSpelling = "LMul";
     static constexpr Rule kRule = Rule::kBitSum;
 };
 
@@ -263,6 +268,7 @@ struct LMul : LMulBase {
 struct LMulFormula : LMulBase {
     static constexpr Kind kKind = Kind::kLMulFormula;
     static constexpr const char* kName = "lmul-formula";
+    static constexpr const char* kSpelling = "LMulFormula";
     static constexpr Rule kRule = Rule::kRealProduct;
     template <class U>
     SLIPSTICK_HD static U significand(U x, U y, const Parameters& p) {
@@ -284,6 +290,7 @@ struct LMulFormula : LMulBase {
 struct Mbm : MethodBase {
     static constexpr Kind kKind = Kind::kMbm;
     static constexpr const char* kName = "mbm";
+    static constexpr const char* kSpelling = "MBM";
     static constexpr Rule kRule = Rule::kSignificand;
     static constexpr bool kTransforms = true;
     static constexpr Limit limit(int m) { return {"truncate", m - 1}; }
@@ -312,6 +319,7 @@ struct Mbm : MethodBase {
 struct Realm : MethodBase {
     static constexpr Kind kKind = Kind::kRealm;
     static constexpr const char* kName = "realm";
+    static constexpr const char* kSpelling = "REALM";
     static constexpr Rule kRule = Rule::kSignificand;
     static constexpr int64_t prepare(int64_t width, int, bool) {
         int64_t log2 = 0;
@@ -341,6 +349,7 @@ struct Realm : MethodBase {
 struct Ilm : MethodBase {
     static constexpr Kind kKind = Kind::kIlm;
     static constexpr const char* kName = "ilm";
+    static constexpr const char* kSpelling = "ILM";
     static constexpr Rule kRule = Rule::kRealProduct;
     // Twice the format's bits, so that products are exact.
     static constexpr int lane_bits(int bits) { return bits < 32 ? 32 : 64; }
@@ -396,6 +405,7 @@ private:
 struct MitchW : MethodBase {
     static constexpr Kind kKind = Kind::kMitchW;
     static constexpr const char* kName = "mitch-w";
+    static constexpr const char* kSpelling = "MitchW";
     static constexpr Rule kRule = Rule::kBitSum;
     static constexpr bool kTransforms = true;
     static constexpr int64_t prepare(int64_t width, int m, bool) {
@@ -412,6 +422,7 @@ struct MitchW : MethodBase {
 struct Drum : MethodBase {
     static constexpr Kind kKind = Kind::kDrum;
     static constexpr const char* kName = "drum";
+    static constexpr const char* kSpelling = "DRUM";
     static constexpr Rule kRule = Rule::kRealProduct;
     static constexpr bool kTransforms = true;
     static constexpr int lane_bits(int bits) { return bits < 32 ? 32 : bits; }
@@ -447,6 +458,7 @@ struct Drum : MethodBase {
 struct AlmSoa : MethodBase {
     static constexpr Kind kKind = Kind::kAlmSoa;
     static constexpr const char* kName = "alm-soa";
+    static constexpr const char* kSpelling = "ALMSOA";
     static constexpr Rule kRule = Rule::kBitSumOr;
     static constexpr bool kTransforms = true;
     static constexpr Limit limit(int m) { return {"width", m}; }
@@ -464,6 +476,7 @@ SLIPSTICK_HD uint64_t set_bits(const Parameters& p) { return (uint64_t{1} << p.w
 struct OperandDecomposition : MethodBase {
     static constexpr Kind kKind = Kind::kOperandDecomposition;
     static constexpr const char* kName = "operand-decomposition";
+    static constexpr const char* kSpelling = "OperandDecomposition";
     static constexpr Rule kRule = Rule::kInteger;
     static constexpr Domain kDomain = Domain::kIntegers;
     SLIPSTICK_HD static uint64_t integer_product(uint64_t a, uint64_t b, const Parameters&) {
@@ -480,6 +493,7 @@ private:
 struct TableMethod : MethodBase {
     static constexpr Kind kKind = Kind::kTable;
     static constexpr const char* kName = "table";
+    static constexpr const char* kSpelling = "Table";
     static constexpr Rule kRule = Rule::kSignificand;
     static constexpr Domain kDomain = Domain::kTable;
     template <class U>

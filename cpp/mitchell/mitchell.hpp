@@ -13,6 +13,9 @@ ResultSpec result_of_multiply(const ConstTensor& a, const ConstTensor& b, const 
 void multiply(const ConstTensor& a, const ConstTensor& b, const Method& method, const Tensor& out);
 
 // Quotients take Mitchell's own method.
+// multiply(a, a), under its own name in errors.
+ResultSpec result_of_square(const ConstTensor& a, const Method& method);
+
 ResultSpec result_of_divide(const ConstTensor& a, const ConstTensor& b);
 void divide(const ConstTensor& a, const ConstTensor& b, const Method& method, const Tensor& out);
 

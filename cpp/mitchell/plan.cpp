@@ -187,8 +187,12 @@ std::shared_ptr<const Table> all_products(Dtype dtype, const Method& method,
 
 bool is_exact_in_disguise(Dtype dtype, const Method& method) {
     switch (method.kind) {
-        case Kind::kIlm:
         case Kind::kDrum:
+            // (-128)^2 becomes 192^2, which saturates in int16, and -32768^2 likewise.
+            if (method.width == 2 && (dtype == Dtype::kInt8 || dtype == Dtype::kInt16))
+                return false;
+            [[fallthrough]];
+        case Kind::kIlm:
             return item_size(dtype) < 4 || is_float(dtype);
         case Kind::kLMulFormula:
             return is_float(dtype);

@@ -13,9 +13,8 @@ namespace slipstick::cpu::mitchell {
 Magnitudes magnitudes_of(const ConstTensor& tensor);
 Magnitudes magnitudes_of(const Matrix& matrix);
 
-// A sum of `depth` products must fit the result. An approximate product is at most the exact one,
-// or twice that with an offset below 1. The limit of the dtype settles most cases; where it does
-// not, the data do.
+// A sum of `depth` products must fit the result. The limits of the product's dtype, or a table's
+// largest entry, settle most cases; where they do not, the data do.
 void check_integer_sums(const char* function, Named left, Named right, const Method& method,
                         int64_t depth);
 

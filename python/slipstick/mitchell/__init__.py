@@ -14,7 +14,16 @@ the `Table` of a multiplier of one's own. `error_report` measures what a method 
 
 from slipstick.mitchell._backward import matmul_backward
 from slipstick.mitchell._conv import conv2d
-from slipstick.mitchell._elementwise import divide, multiply
+from slipstick.mitchell._elementwise import (
+    divide,
+    exp2,
+    log2,
+    multiply,
+    power,
+    reciprocal,
+    sqrt,
+    square,
+)
 from slipstick.mitchell._matmul import matmul
 from slipstick.mitchell._methods import (
     ALMSOA,
@@ -51,10 +60,16 @@ __all__ = [
     "conv2d",
     "divide",
     "error_report",
+    "exp2",
     "load_table",
+    "log2",
     "matmul",
     "matmul_backward",
     "methods",
     "multiply",
+    "power",
+    "reciprocal",
     "save_table",
+    "sqrt",
+    "square",
 ]

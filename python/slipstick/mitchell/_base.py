@@ -10,6 +10,8 @@ import numpy as np
 
 # No format has more fraction bits: a width beyond is the same as this one.
 WIDEST = 64
+# What the compiled counterpart can hold, for parameters that an error names as they were given.
+LARGEST = 2**63 - 1
 
 
 class Derivative(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any
 
 from slipstick import _cpu
 from slipstick._numbers import is_number
-from slipstick.mitchell._base import WIDEST, Derivative, Method, bits_or_zero, integer
+from slipstick.mitchell._base import LARGEST, WIDEST, Derivative, Method, bits_or_zero, integer
 from slipstick.mitchell._constants import float32_offset, lmul_offset, realm_table
 from slipstick.mitchell._table_method import Table
 
@@ -236,7 +236,7 @@ class MBM(Method):
 
     @cached_property
     def _native(self) -> Any:
-        return _cpu.MitchellMethod("mbm", width=min(self.truncate, WIDEST))
+        return _cpu.MitchellMethod("mbm", width=min(self.truncate, LARGEST))
 
 
 @dataclass(frozen=True, repr=False)
@@ -432,7 +432,7 @@ class ALMSOA(Method):
 
     @cached_property
     def _native(self) -> Any:
-        return _cpu.MitchellMethod("alm-soa", width=min(self.width, WIDEST))
+        return _cpu.MitchellMethod("alm-soa", width=min(self.width, LARGEST))
 
 
 @dataclass(frozen=True, repr=False)
