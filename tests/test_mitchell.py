@@ -471,6 +471,16 @@ F32 = np.ones((2, 3), np.float32)
             r"^matmul: `correction` must be None, 'gain' or a number, got array",
         ),
         (
+            lambda out: mitchell.matmul(F32, F32.T, correction=10**5000, out=out),
+            ValueError,
+            r"^matmul: `correction` must be finite, got int of too many digits$",
+        ),
+        (
+            lambda out: mitchell.matmul(F32[:0], F32.T, method=mitchell.MBM(23)),
+            ValueError,
+            r"^matmul: `method` must have a `truncate` of at most 22 for float32, got mbm with 23$",
+        ),
+        (
             lambda out: mitchell.matmul(F32, F32.T, correction=np.inf, out=out),
             ValueError,
             r"^matmul: `correction` must be finite, got inf$",
@@ -519,3 +529,19 @@ def test_integer_sums_that_fit_are_not_refused():
     assert mitchell.matmul(a, a.T)[0, 0] == 2**62
     big = np.full((1, 3), 255, np.uint8)
     assert mitchell.matmul(big, big.T)[0, 0] == 3 * 65024
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("iterations", [0, 1, 2, 5])
+def test_ilm_sums_of_the_smallest_numbers(isa, dtype, iterations):
+    # What is left of these without their leading ones is subnormal.
+    significands = np.array([1, 1.25, 1.4375, 1.6875, 1.984375], dtype)
+    a = (significands * np.finfo(dtype).smallest_normal)[:, np.newaxis]
+    b = (significands * dtype(2**60))[np.newaxis]
+    product = mitchell.multiply(a, b, method=mitchell.ILM(iterations))  # exact: 14 bits
+    np.testing.assert_array_equal(
+        mitchell.matmul(a, b, method=mitchell.ILM(iterations)), product, strict=True
+    )
+    np.testing.assert_array_equal(
+        mitchell.matmul(b.T, a.T, method=mitchell.ILM(iterations)), product.T, strict=True
+    )

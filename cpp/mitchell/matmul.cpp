@@ -213,6 +213,7 @@ ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Me
         refuse_value(function, "`b` must have ", left.columns, " rows, as many as `a` of shape ",
                      shape_text(a), " has columns, got shape ", shape_text(b));
     }
+    parameters(function, a.dtype, method);
     if (!is_float(a.dtype)) check_integer_sums(function, {"a", a}, {"b", b}, method, left.columns);
     ResultSpec spec{sum_dtype(a.dtype)};
     append_broadcast(function, {"a", a}, batch_rank(a), {"b", b}, batch_rank(b), spec);
