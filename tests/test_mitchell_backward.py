@@ -415,6 +415,15 @@ def test_methods_that_drop_bits_have_no_exact_gradient(method):
             ones(2, 5),
             ones(2, 3),
             ones(3, 5),
+            {"gradient": ones(2, 1)},
+            TypeError,
+            "matmul_backward: `gradient` must be one of 'mimic', 'exact', 'straight-through', "
+            "got array([[1.], [1.]], dtype=float32)",
+        ),
+        (
+            ones(2, 5),
+            ones(2, 3),
+            ones(3, 5),
             {"method": "none"},
             ValueError,
             "matmul_backward: `method` must be a Method object or one of",

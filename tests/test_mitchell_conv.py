@@ -428,6 +428,28 @@ def ones(*shape, dtype=F32):
         (
             ones(1, 2, 2),
             ones(1, 1, 2, 2),
+            {"stride": np.array([1, 1])},
+            TypeError,
+            "conv2d: `stride` must be an int or a pair of ints, got ndarray",
+        ),
+        (
+            ones(1, 2, 2),
+            np.broadcast_to(ones(1), (1, 1, 2**60, 1)),
+            {"dilation": 16},
+            ValueError,
+            "conv2d: `x` and `weight` must span less than 2**61 elements, got shapes (1, 2, 2) "
+            "and (1, 1, 1152921504606846976, 1) with dilation (16, 16)",
+        ),
+        (
+            ones(1, 2, 2),
+            np.broadcast_to(ones(1), (1, 1, 1, 2**60)),
+            {"dilation": 16, "padding": "same"},
+            ValueError,
+            "conv2d: `x` and `weight` must span less than 2**61 elements",
+        ),
+        (
+            ones(1, 2, 2),
+            ones(1, 1, 2, 2),
             {"dilation": (1, 2, 3)},
             ValueError,
             "conv2d: `dilation` must be an int or a pair of ints, got (1, 2, 3)",

@@ -705,6 +705,18 @@ MANTISSAS = Table(np.zeros((4, 4), np.uint8))
             "`bits` must be an int or the name of a dtype, got bool",
         ),
         (("mitchell",), {"signed": 1}, TypeError, "`signed` must be a bool, got int"),
+        (
+            ("mitchell", 10**5000),
+            {},
+            ValueError,
+            "`bits` must be from 2 to 32, got int of too many",
+        ),
+        (
+            ("mitchell",),
+            {"operands": ([1], [[1], [1, 2]])},
+            TypeError,
+            "`operands` must be what NumPy takes for an array, got list",
+        ),
         (("mitchell",), {"count_zeros": None}, TypeError, "`count_zeros` must be a bool, got None"),
         (
             ("mitchell",),
@@ -829,3 +841,9 @@ def test_refusals(arguments, options, error, message):
 def test_the_package_imports_without_matplotlib():
     code = "import sys; sys.modules['matplotlib'] = None; import slipstick.cli"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_operands_of_either_byte_order():
+    a, b = np.float32([1.5, 3, 7, 0]), np.float32([1.25, -5])
+    given = error_report("mitchell", operands=(a.astype(">f4"), b.astype(">f4")))
+    assert given == error_report("mitchell", operands=(a, b))

@@ -238,3 +238,19 @@ def test_few_rows_or_columns_give_the_general_kernels_bits(isa, dtype, rows, col
 
 def numpy_empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.empty(shape, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("iterations", [0, 1, 2, 5])
+def test_ilm_sums_of_the_smallest_numbers(isa, dtype, iterations):
+    # What is left of these without their leading ones is subnormal.
+    significands = np.array([1, 1.25, 1.4375, 1.6875, 1.984375], dtype)
+    a = (significands * np.finfo(dtype).smallest_normal)[:, np.newaxis]
+    b = (significands * dtype(2**60))[np.newaxis]
+    product = mitchell.multiply(a, b, method=mitchell.ILM(iterations))  # exact: 14 bits
+    np.testing.assert_array_equal(
+        mitchell.matmul(a, b, method=mitchell.ILM(iterations)), product, strict=True
+    )
+    np.testing.assert_array_equal(
+        mitchell.matmul(b.T, a.T, method=mitchell.ILM(iterations)), product.T, strict=True
+    )

@@ -17,6 +17,7 @@ namespace {
 
 constexpr const char* kFunction = "conv2d";
 constexpr int64_t kLimit = int64_t{1} << 31;  // of strides and the like: sizes stay in 64 bits
+constexpr int64_t kLongestAxis = int64_t{1} << 61;  // that sums of positions stay in 64 bits
 constexpr int64_t kPatchColumns = 64;        // outputs gathered at once: 64 KiB at 256 float32 deep
 constexpr int64_t kSplitProducts = 1 << 22;  // 100 us: worth splitting one matrix product
 constexpr int64_t kBandBytes = 128 << 10;    // of lines: a quarter of a 512 KiB second cache
@@ -128,6 +129,14 @@ Geometry geometry_of(const ConstTensor& x, const ConstTensor& weight, const Conv
     if (g.kernel_height == 0 || g.kernel_width == 0) {
         refuse_value(kFunction, "`weight` must have a kernel of at least 1 x 1, got shape ",
                      shape_text(weight));
+    }
+    // Views that repeat an element may be of any size.
+    if (std::max(g.height, g.width) >= kLongestAxis ||
+        g.kernel_height - 1 >= kLongestAxis / g.dilation[0] ||
+        g.kernel_width - 1 >= kLongestAxis / g.dilation[1]) {
+        refuse_value(kFunction, "`x` and `weight` must span less than 2**61 elements, got shapes ",
+                     shape_text(x), " and ", shape_text(weight), " with dilation ",
+                     text_of(g.dilation));
     }
     const std::array<int64_t, 2> span = {(g.kernel_height - 1) * g.dilation[0],
                                          (g.kernel_width - 1) * g.dilation[1]};

@@ -91,8 +91,13 @@ void pack_values(const Packing& shared, const void* source, int64_t stride, int6
             const Sum power = leading_power(value);
             return left ? power : value - static_cast<Sum>(packing.formula) * power;
         }
-        Sum rest = value;
+        // Of the significand: what is left of a small number itself may be subnormal.
+        constexpr Format<Lane> f = format<Sum, Lane>();
+        const auto pattern = static_cast<Lane>(bits::of(value));
+        auto rest = bit_cast<Sum>(
+            static_cast<Lane>((pattern & ((Lane{1} << f.fraction_bits) - 1)) | f.one));
         for (int i = 0; i < packing.leading_ones && rest != 0; ++i) rest -= leading_power(rest);
+        rest *= leading_power(value);
         return left ? -rest : rest;
     };
     const auto* elements = static_cast<const T*>(source);

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 Empty = Callable[[tuple[int, ...], str], Any]
 
@@ -71,6 +72,16 @@ _FRAMEWORKS = {
     "jax": _JAX,
     "jaxlib": _JAX,
 }
+
+
+def to_numpy(function: str, argument: str, array: Any) -> NDArray[Any]:
+    """Return NumPy's array of anything that has one; TypeError otherwise."""
+    try:
+        return np.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(array).__name__
+        message = f"{function}: `{argument}` must be what NumPy takes for an array, got {kind}"
+        raise TypeError(message) from error
 
 
 def _framework(array: Any) -> Framework:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, TypeGuard
 
@@ -18,3 +19,11 @@ def to_float(value: Any) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def given(value: object, show: Callable[[Any], str] = repr) -> str:
+    """Return what an error message shows of a value: its repr, or str, on one line."""
+    try:
+        return " ".join(show(value).split())
+    except ValueError:  # an int of more than 4300 digits, which Python does not print
+        return f"{type(value).__name__} of too many digits"

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from slipstick import _cpu
 from slipstick._arrays import framework_of
+from slipstick._numbers import given
 from slipstick.mitchell._base import Derivative
 from slipstick.mitchell._methods import Method, as_method
 
@@ -72,9 +73,9 @@ def matmul_backward(
     """
     framework = framework_of("matmul_backward", grad)
     chosen = as_method("matmul_backward", method)
-    if gradient not in _GRADIENTS:
+    if not isinstance(gradient, str) or gradient not in _GRADIENTS:
         expected = ", ".join(repr(name) for name in _GRADIENTS)
-        message = f"matmul_backward: `gradient` must be one of {expected}, got {gradient!r}"
+        message = f"matmul_backward: `gradient` must be one of {expected}, got {given(gradient)}"
         raise ValueError(message) if isinstance(gradient, str) else TypeError(message)
     derivative = Derivative("carry")
     if gradient == "exact":

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from slipstick._numbers import given
+
 # No format has more fraction bits: a width beyond is the same as this one.
 WIDEST = 64
 # What the compiled counterpart can hold, for parameters that an error names as they were given.
@@ -95,7 +97,7 @@ def integer(method: Method, name: str, expected: str, low: int, high: int | None
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{owner}: `{name}` must be an int, got {type(value).__name__}")
     if value < low or (high is not None and value > high):
-        raise ValueError(f"{owner}: `{name}` must be {expected}, got {value}")
+        raise ValueError(f"{owner}: `{name}` must be {expected}, got {given(value, str)}")
     object.__setattr__(method, name, int(value))
     return int(value)
 

@@ -92,11 +92,15 @@ def conv2d(
 
 
 def _integer(name: str, value: Any, expected: str, given: Any = None) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    try:
+        number = None if isinstance(value, bool) else index(value)
+    except TypeError:  # NumPy's arrays have an __index__ that serves for few of them
+        number = None
+    if number is None:
         kind = type(value).__name__
         raise TypeError(f"conv2d: `{name}` must be {expected}, got {given or kind}")
     # Beyond the limit any number is refused alike, with the reason.
-    return max(-_LIMIT, min(index(value), _LIMIT))
+    return max(-_LIMIT, min(number, _LIMIT))
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from slipstick import _cpu
 from slipstick._arrays import framework_of
-from slipstick._numbers import is_number, to_float
+from slipstick._numbers import given, is_number, to_float
 from slipstick.mitchell._elementwise import multiply
 from slipstick.mitchell._methods import Method, Mitchell, as_method
 
@@ -113,7 +113,7 @@ def _multiplier(a: Any, method: Method, correction: str | float | None) -> float
         return 1.0
     dtype = str(getattr(a, "dtype", "")).rpartition(".")[2]
     if "int" in dtype:
-        raise ValueError(f"matmul: `correction` must be None for integers, got {correction!r}")
+        raise ValueError(f"matmul: `correction` must be None for integers, got {given(correction)}")
     if isinstance(correction, str) and correction == "gain":
         try:
             return 1 / gain(method, _FRACTION_BITS.get(dtype, 23))
@@ -122,6 +122,6 @@ def _multiplier(a: Any, method: Method, correction: str | float | None) -> float
     if is_number(correction):
         if math.isfinite(to_float(correction)):
             return to_float(correction)
-        raise ValueError(f"matmul: `correction` must be finite, got {correction}")
-    message = f"matmul: `correction` must be None, 'gain' or a number, got {correction!r}"
+        raise ValueError(f"matmul: `correction` must be finite, got {given(correction, str)}")
+    message = f"matmul: `correction` must be None, 'gain' or a number, got {given(correction)}"
     raise ValueError(message) if isinstance(correction, str) else TypeError(message)

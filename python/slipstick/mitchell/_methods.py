@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from slipstick import _cpu
-from slipstick._numbers import is_number
+from slipstick._numbers import given, is_number
 from slipstick.mitchell._base import LARGEST, WIDEST, Derivative, Method, bits_or_zero, integer
 from slipstick.mitchell._constants import float32_offset, lmul_offset, realm_table
 from slipstick.mitchell._table_method import Table
@@ -89,7 +89,9 @@ class Mitchell(Method):
         if bias is not None and not is_number(bias):
             raise TypeError(f"Mitchell: `bias` must be a number or None, got {type(bias).__name__}")
         if bias is not None and not 0 <= bias < 1:
-            raise ValueError(f"Mitchell: `bias` must be at least 0 and less than 1, got {bias}")
+            raise ValueError(
+                f"Mitchell: `bias` must be at least 0 and less than 1, got {given(bias, str)}"
+            )
         if bias is not None:
             object.__setattr__(self, "bias", float(bias))
         for name in ("raw", "kosson_jaggi"):
@@ -506,5 +508,7 @@ def as_method(function: str, method: object) -> Method:
     if isinstance(method, str) and method in _NAMES:
         return _NAMES[method]
     expected = ", ".join(repr(name) for name in _NAMES)
-    message = f"{function}: `method` must be a Method object or one of {expected}, got {method!r}"
+    message = (
+        f"{function}: `method` must be a Method object or one of {expected}, got {given(method)}"
+    )
     raise ValueError(message) if isinstance(method, str) else TypeError(message)

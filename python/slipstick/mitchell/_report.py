@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipstick import _cpu
+from slipstick._arrays import to_numpy
+from slipstick._numbers import given
 from slipstick.mitchell._base import Method
 from slipstick.mitchell._methods import as_method
 from slipstick.mitchell._pairs import (
@@ -287,7 +289,8 @@ def _operands(operands: Any) -> tuple[NDArray[Any], NDArray[Any]]:
             else (type(operands).__name__)
         )
         raise TypeError(f"error_report: `operands` must be a pair of arrays, got {given}")
-    first, second = (np.asarray(array).ravel() for array in operands)
+    first, second = (to_numpy("error_report", "operands", array).ravel() for array in operands)
+    first, second = (x.astype(x.dtype.newbyteorder("="), copy=False) for x in (first, second))
     for array in (first, second):
         if array.dtype.kind not in "iu" and array.dtype.name not in FLOATS:
             expected = "integer or a " + ", ".join(FLOATS[:-1]) + f" or {FLOATS[-1]}"
@@ -311,26 +314,26 @@ def _operands(operands: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _is_float(bits: Any, arrays: tuple[NDArray[Any], NDArray[Any]] | None, signed: bool) -> bool:
-    given = None if arrays is None else arrays[0].dtype
+    dtype = None if arrays is None else arrays[0].dtype
     if isinstance(bits, str):
         if bits not in FLOATS:
             expected = ", ".join(repr(name) for name in FLOATS)
             raise ValueError(
                 f"error_report: `bits` must be from 2 to 32 or one of {expected}, got {bits!r}"
             )
-        if given is not None and given.name != bits:
-            raise TypeError(f"error_report: `operands` must have dtype {bits}, got {given}")
+        if dtype is not None and dtype.name != bits:
+            raise TypeError(f"error_report: `operands` must have dtype {bits}, got {dtype}")
     elif isinstance(bits, bool) or not isinstance(bits, int | np.integer):
         kind = type(bits).__name__
         raise TypeError(f"error_report: `bits` must be an int or the name of a dtype, got {kind}")
-    elif given is not None and given.kind not in "iu":
+    elif dtype is not None and dtype.kind not in "iu":
         if bits != 8:
             raise ValueError(
-                f"error_report: `bits` must be left alone or {given.name!r} for operands of that "
-                f"dtype, got {bits}"
+                f"error_report: `bits` must be left alone or {dtype.name!r} for operands of that "
+                f"dtype, got {given(bits, str)}"
             )
     elif not 2 <= bits <= 32:
-        raise ValueError(f"error_report: `bits` must be from 2 to 32, got {bits}")
+        raise ValueError(f"error_report: `bits` must be from 2 to 32, got {given(bits, str)}")
     else:
         return False
     if signed:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipstick import _cpu
+from slipstick._arrays import to_numpy
 from slipstick.mitchell._base import Method
 
 
@@ -57,7 +58,7 @@ class Table(Method):
     signed: bool | None = None
 
     def __post_init__(self) -> None:
-        array, signed = np.asarray(self.array), self.signed
+        array, signed = to_numpy("Table", "array", self.array), self.signed
         if signed is not None and not isinstance(signed, bool):
             raise TypeError(f"Table: `signed` must be a bool or None, got {type(signed).__name__}")
         if array.dtype.kind not in "iu":

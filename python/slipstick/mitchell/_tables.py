@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slipstick._numbers import given
 from slipstick.mitchell._elementwise import multiply
 from slipstick.mitchell._methods import MBM, Method, Table, as_method
 
@@ -116,7 +117,9 @@ def save_table(
         raise TypeError(f"save_table: `bits` must be an int, got {type(bits).__name__}")
     if not low <= bits <= high:
         allowed = str(low) if low == high else f"from {low} to {high}"
-        raise ValueError(f"save_table: `bits` must be {allowed} for {format!r}, got {bits}")
+        raise ValueError(
+            f"save_table: `bits` must be {allowed} for {format!r}, got {given(bits, str)}"
+        )
     if signed is not None and not isinstance(signed, bool):
         raise TypeError(f"save_table: `signed` must be a bool or None, got {type(signed).__name__}")
     if isinstance(chosen, Table) and signed is None:
