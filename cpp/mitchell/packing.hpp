@@ -107,7 +107,7 @@ void pack_thresholds(const Packing& shared, const void* source, int64_t stride,
                     (enlarges ? packing.smallest : packing.smallest - above) - 1};
     };
     pack_panels<height>(static_cast<const T*>(source), stride, depth_stride, count, depth,
-                           static_cast<Left*>(packed), convert, Left{0, never});
+                        static_cast<Left*>(packed), convert, Left{0, never});
 }
 
 }  // namespace

@@ -31,9 +31,10 @@ bool is_exact_in_disguise(Dtype dtype, const Method& method);
 Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Magnitudes& b,
                int64_t depth, Path path, const char* function = "matmul");
 
-// A product of few rows with a right operand that has not been looked at: how the left one is packed
-// for the masked kernel, and the largest magnitude on the right with which no product overflows, in
-// the bits of the type that sums are kept in. Nothing where another kernel has to do it.
+// A product of few rows with a right operand that has not been looked at: how the left one is
+// packed for the masked kernel, and the largest magnitude on the right with which no product
+// overflows, in the bits of the type that sums are kept in. Nothing where another kernel has to do
+// it.
 struct ThinPlan {
     Packing left;
     uint64_t highest;

@@ -74,8 +74,7 @@ bool multiply_thin(const Method& method, const Matrix& a, const Matrix& b, doubl
         return multiply_few_rows(method, a, b, multiplier, out);
     // The product commutes, bit for bit: c^T = b^T a^T.
     if (b.columns <= kThinRows) {
-        return multiply_few_rows(method, transposed(b), transposed(a), multiplier,
-                                 transposed(out));
+        return multiply_few_rows(method, transposed(b), transposed(a), multiplier, transposed(out));
     }
     return false;
 }

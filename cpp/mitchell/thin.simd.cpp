@@ -1,6 +1,6 @@
-// Products with a left operand of a few rows: the right one is read where it lies, once, with nothing
-// known of it beforehand. Packing it, or looking at its range first, would cost more than the
-// products.
+// Products with a left operand of a few rows: the right one is read where it lies, once, with
+// nothing known of it beforehand. Packing it, or looking at its range first, would cost more than
+// the products.
 #include "core/simd.hpp"
 #include "mitchell/kernels.hpp"
 #include "mitchell/lanes.hpp"
@@ -96,7 +96,8 @@ void thin(const void* left, int64_t left_stride, int64_t rows, const void* right
                                    lanes, largest);
         }
         for (int64_t i = 0; i < rows; ++i) {
-            for (int64_t j = whole; j < columns; ++j) chain[i * width + j] = rest[i * lanes + j - whole];
+            for (int64_t j = whole; j < columns; ++j)
+                chain[i * width + j] = rest[i * lanes + j - whole];
         }
     }
     for (int64_t i = 0; i < rows; ++i) {
