@@ -55,7 +55,7 @@ def visible_and_bias(query, key, options):
     if bias.dtype == bool:
         bias = np.where(bias, 0.0, -INF)
     bias = np.broadcast_to(bias.astype(np.float64), shape)
-    seen = reference._positions_seen(
+    seen = reference._attention._positions_seen(
         shape[0],
         *shape[2:],
         options.get("causal", False),
@@ -74,7 +74,7 @@ def row_factors(query, visible, options):
             counts = counts[:, np.newaxis]
         counts = counts[..., np.newaxis, :] if counts.ndim == 2 else counts
     wide = query.dtype == np.float64
-    factor = reference._lambda(
+    factor = reference._attention._lambda(
         options.get("scale", LogN()),
         np.broadcast_to(counts, visible.shape[:3]),
         max(1, query.shape[-1]),

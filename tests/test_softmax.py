@@ -34,7 +34,7 @@ def exact(scores, scale=LOGN, axis=-1):
     wide = scores.dtype == np.float64
     rows = np.moveaxis(scores.astype(np.longdouble), axis, -1)
     visible = rows != -INF
-    factor = reference._lambda(scale, visible.sum(axis=-1), None, wide)
+    factor = reference._attention._lambda(scale, visible.sum(axis=-1), None, wide)
     factor = np.broadcast_to(factor, rows.shape[:-1])[..., np.newaxis]
     with np.errstate(invalid="ignore", over="ignore"):
         s = np.where(visible, factor * rows, -INF)
