@@ -8,7 +8,7 @@ import pytest
 
 from slipstick import _cpu, reference
 from slipstick._arrays import framework_of
-from slipstick.mitchell import Mitchell, conv2d, methods
+from slipstick.mitchell import Mitchell, Table, conv2d, methods
 from slipstick.mitchell._methods import as_method
 
 FLOATS = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
@@ -515,3 +515,25 @@ def test_method_objects():
     expected = by_matmul(x, weight, 1, (1, 1), (0, 0), (1, 1), method=method)
     np.testing.assert_array_equal(conv2d(x, weight, method=method), expected)
     assert np.any(expected != conv2d(x, weight))
+
+
+@pytest.mark.parametrize("form", ["matrices", "lines"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_table_takes_x_first(isa, form, dtype):
+    """Its first index is the element of x, its second the weight, as in the reference."""
+    rng = np.random.default_rng(0)
+    if dtype == "uint8":
+        entries = rng.integers(0, 65536, (256, 256)).astype(np.uint16)
+        x = rng.integers(0, 256, (2, 4, 9, 9), dtype=np.uint8)
+        weight = rng.integers(0, 256, (4, 1, 3, 3), dtype=np.uint8)
+    else:
+        entries = rng.integers(0, 256, (128, 128)).astype(np.uint8)
+        # Products of [1, 8) with 7 fraction bits: every order of nine additions is exact.
+        x = 1 + rng.random((2, 4, 9, 9), np.float32)
+        weight = 1 + rng.random((4, 1, 3, 3), np.float32)
+    native = Table(entries)._native
+    result = _cpu.conv2d(
+        x, weight, (1, 1), (1, 1), False, (1, 1), 4, native, None, np.empty, form, "auto"
+    )
+    expected = reference.conv2d(x, weight, padding=1, groups=4, method="table", table=entries)
+    np.testing.assert_array_equal(result, expected)

@@ -560,8 +560,9 @@ ResultSpec result_of_conv2d(const ConstTensor& x, const ConstTensor& weight,
 }
 
 void conv2d(const ConstTensor& x, const ConstTensor& weight, const ConvOptions& options,
-            const Method& method, const Tensor& out) {
+            const Method& given, const Tensor& out) {
     if (out.size() == 0) return;
+    const Method method = exchanged(given);  // the weights stand on the left: P(x, weight) turned
     const Geometry g = geometry_of(x, weight, options);
     Magnitudes in_x = magnitudes_of(x);
     in_x.zeros |= options.same_padding || g.padding[0] + g.padding[1] > 0;

@@ -45,6 +45,19 @@ bool find_kind(std::string_view name, Kind& kind) {
     return found;
 }
 
+Method exchanged(const Method& method) {
+    if (method.kind != Kind::kTable) return method;
+    auto table = std::make_shared<Table>(*method.table);
+    const auto side = static_cast<size_t>(table->side);
+    for (size_t i = 0; i < side; ++i) {
+        for (size_t j = 0; j < side; ++j)
+            table->entries[side * i + j] = method.table->entries[side * j + i];
+    }
+    Method result = method;
+    result.table = std::move(table);
+    return result;
+}
+
 Parameters parameters(const char* function, Dtype dtype, const Method& method) {
     const bool floats = is_float(dtype);
     const int m =

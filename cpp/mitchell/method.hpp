@@ -32,6 +32,10 @@ struct Method {
 // The method of a name that a struct of methods.hpp carries, or false.
 bool find_kind(std::string_view name, Kind& kind);
 
+// The method with the operands in the other order: a table's axes exchanged, all others as they
+// are.
+Method exchanged(const Method& method);
+
 // Throws std::invalid_argument or TypeError (core/error.hpp) where the method does not take
 // operands of `dtype`.
 Parameters parameters(const char* function, Dtype dtype, const Method& method);
