@@ -1,8 +1,5 @@
 #include <algorithm>
-#include <cmath>
-#include <mutex>
 
-#include "core/broadcast.hpp"
 #include "core/checks.hpp"
 #include "core/error.hpp"
 #include "core/store.hpp"
@@ -117,13 +114,8 @@ void run_lookups(const Plan& plan, const Matrix& a, const Matrix& b, const Matri
 
 // c^T = b^T a^T, with the table's axes exchanged.
 void run_lookups_transposed(const Plan& plan, const Matrix& a, const Matrix& b, const Matrix& out) {
-    auto exchanged = std::make_shared<Table>(*plan.products);
-    for (size_t i = 0; i < 256; ++i) {
-        for (size_t j = 0; j < 256; ++j)
-            exchanged->entries[256 * i + j] = plan.products->entries[256 * j + i];
-    }
     Plan turned = plan;
-    turned.products = std::move(exchanged);
+    turned.products = exchanged({Kind::kTable, 0, 0, plan.products}).table;
     run_lookups(turned, transposed(b), transposed(a), transposed(out));
 }
 

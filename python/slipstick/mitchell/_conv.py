@@ -31,7 +31,7 @@ def conv2d(
         Images. Operands of one dtype: float32, float64, float16, bfloat16, int8, int16, int32,
         uint8, uint16 or uint32.
     weight : array of shape (o, c / groups, kh, kw)
-        Kernels, the left operand of every product.
+        Kernels, the second operand of every product.
     stride, dilation : int or pair of ints
         Steps between outputs and between the places of a kernel, along rows and columns.
     padding : int, pair of ints, "valid" or "same"
