@@ -182,6 +182,51 @@ def test_limits_of_the_certificate_with_fewer_zeros(isa, dtype, method, zeros):
                 assert_agree(a, b, method, {"sums", "flushed"})
 
 
+def assert_thin(a: np.ndarray, b: np.ndarray, method: mitchell.Method) -> None:
+    """Few rows and few columns, in either layout: what the general kernel gives."""
+    wanted = multiply(a, b, method, "general")
+    for rows in (1, 2, 3, 4, 7, 8):
+        for right in (b, np.asfortranarray(b)):
+            for left, other in ((a[:rows], right), (right.T, a[:rows].T)):
+                result = multiply(left, other, method, "auto")
+                result = result if other is right else result.T
+                number = ~np.isnan(wanted[:rows])
+                np.testing.assert_array_equal(~np.isnan(result), number)
+                assert_same_bits(result[number], wanted[:rows][number])
+
+
+@pytest.mark.parametrize("zeros", ["", "a", "b", "ab"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_few_rows_at_every_range(isa, dtype, zeros):
+    """The right operand is looked at while it is read: its limits move with the left one's."""
+    info = ml_dtypes.finfo(dtype)
+    low, high = int(info.minexp), int(info.maxexp) - 1
+    for method in (mitchell.Mitchell(), mitchell.Mitchell(1 / 16), mitchell.Mitchell(0.9)):
+        for own in ((0, 0), (-3, 5), (low // 2, low // 2 + 2), (low, low + 1), (high - 1, high)):
+            least = max(low, low - own[0])
+            most = min(high, high - own[1])
+            for other in (
+                *((least + step, least + step + 3) for step in (-2, -1, 0, 1, 2, 60)),
+                *((most - step - 3, most - step) for step in (-1, 0, 1, 2, 3, 9, 10, 11)),
+                *((bound, bound + 4) for bound in range(-80, -40, 3)),
+            ):
+                other = (max(low, other[0]), min(high, other[1]))
+                if other[0] <= other[1]:
+                    a, b = operands(dtype, own, other, zeros, other[0] % 97)
+                    assert_thin(a, b, method)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("depth", [1, 3, 15, 17, 255, 257, 2049, 4100])
+def test_few_rows_of_every_depth(isa, threads, dtype, depth):
+    rng = np.random.default_rng(depth)
+    a = (rng.standard_normal((8, depth)) * (rng.random((8, depth)) < 0.9)).astype(dtype)
+    b = rng.standard_normal((depth, 133)).astype(dtype)
+    assert_thin(a, b, mitchell.Mitchell())
+    b[depth // 2, 77] = np.inf
+    assert_thin(a, b, mitchell.Mitchell())
+
+
 @pytest.mark.parametrize("zeros", ["", "ab"])
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_products_at_the_ends_of_the_range(isa, dtype, zeros):

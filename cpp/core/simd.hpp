@@ -1,4 +1,4 @@
-// Vectors of the level's native width, on GCC/Clang vector extensions. The only file with an #if on
+// Vectors of the level's native width, on GCC/Clang vector extensions. The only kernel file with an #if on
 // the instruction set. Included by *.simd.cpp alone; everything sits in an anonymous namespace of
 // the level, so that no symbol of one level can stand in for another's.
 #pragma once

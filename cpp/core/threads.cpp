@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cfenv>
 #include <charconv>
 #include <condition_variable>
 #include <cstdlib>
@@ -17,6 +16,10 @@
 #include <system_error>
 #include <thread>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 #include "core/error.hpp"
 
 namespace slipstick::cpu {
@@ -27,16 +30,31 @@ namespace {
 // on who ran.
 class DefaultFloatEnvironment {
 public:
-    DefaultFloatEnvironment() {
-        std::fegetenv(&saved_);
-        std::fesetenv(FE_DFL_ENV);
+    DefaultFloatEnvironment() : saved_(get()) {
+        if ((saved_ & ~kFlags) != kDefault) set(kDefault);
     }
-    ~DefaultFloatEnvironment() { std::fesetenv(&saved_); }
+    ~DefaultFloatEnvironment() {
+        if (get() != saved_) set(saved_);
+    }
     DefaultFloatEnvironment(const DefaultFloatEnvironment&) = delete;
     DefaultFloatEnvironment& operator=(const DefaultFloatEnvironment&) = delete;
 
 private:
-    std::fenv_t saved_;
+#if defined(__x86_64__)
+    // The register that SSE obeys, read in 2 ns; fesetenv sets the x87's too, in 200.
+    using Control = unsigned;
+    static constexpr Control kDefault = 0x1f80;
+    static constexpr Control kFlags = 0x3f;
+    static Control get() { return _mm_getcsr(); }
+    static void set(Control control) { _mm_setcsr(control); }
+#else
+    using Control = uint64_t;  // FPCR; the flags are in a register of their own
+    static constexpr Control kDefault = 0;
+    static constexpr Control kFlags = 0;
+    static Control get() { return __builtin_aarch64_get_fpcr64(); }
+    static void set(Control control) { __builtin_aarch64_set_fpcr64(control); }
+#endif
+    Control saved_;
 };
 
 // One parallel_for. Whoever takes part pulls chunk numbers from `next`.

@@ -16,24 +16,6 @@ template <int bits>
 using LaneOfBits =
     std::conditional_t<bits == 16, uint16_t, std::conditional_t<bits == 32, uint32_t, uint64_t>>;
 
-// The bits of T in lanes that may be wider.
-template <class T, class Lane>
-SLIPSTICK_INLINE Vec<Lane> load_lanes(const Pattern<T>* source) {
-    if constexpr (sizeof(Lane) == sizeof(T)) {
-        return load<Vec<Lane>>(source);
-    } else {
-        return __builtin_convertvector((load<VecLike<Pattern<T>, Lane>>(source)), Vec<Lane>);
-    }
-}
-template <class T, class Lane>
-SLIPSTICK_INLINE void store_lanes(Pattern<T>* target, Vec<Lane> value) {
-    if constexpr (sizeof(Lane) == sizeof(T)) {
-        store(target, value);
-    } else {
-        store(target, __builtin_convertvector(value, VecLike<Pattern<T>, Lane>));
-    }
-}
-
 // out = operation(a, b) on the bits of T, from element `i` on.
 template <class T, class Lane, class Operation>
 SLIPSTICK_INLINE void binary(const Strip& strip, const Operation& operation, int64_t i = 0) {

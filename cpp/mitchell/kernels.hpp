@@ -106,23 +106,28 @@ struct GeneralKernels {
     PerMethod<const MatmulPath*> path;
 };
 
-// Products with few rows on the left, of magnitudes added and masked as by Matmul::flushed.
+// Products with few rows on the left, of a right operand that is read as it lies. All of the bias
+// is in the left one, packed beforehand; `seen` learns the least and the greatest magnitude other
+// than zero on the right, in the bits of the type that sums are kept in.
 inline constexpr int kThinRows = 8;
-inline constexpr int kThinSums = 2048;  // rows times columns of a call: long lines for one row
-inline constexpr int kThinPanel = 16;   // of columns that have to be turned round first
+inline constexpr int kThinSums = 2048;   // rows times columns of a call: long lines for one row
+inline constexpr int kThinDepth = 2048;  // terms of a call, a multiple of kDepthBlock
 constexpr int64_t thin_columns(int64_t rows) { return kThinSums / kThinRows * (kThinRows / rows); }
-// total[i][j] (+)= one chain over k of left[i][k] right[k][j], for up to kThinRows rows and
-// thin_columns(rows) columns; rows of `total` are so far apart. `highest` becomes at least the
-// largest magnitude of the right operand, in the bits of the type that sums are kept in.
-using ThinFn = void (*)(const void* left, int64_t left_stride, int64_t rows, const void* right,
+// total[i][j] (+)= the chains over k of left[i][k] right[k][j], for up to kThinRows rows and
+// thin_columns(rows) columns. Rows of `left` are kThinDepth elements apart, those of `total`
+// thin_columns(rows), and whole vectors of it may be written.
+using ThinFn = void (*)(const MacConstants& mac, const void* left, int64_t rows, const void* right,
                         int64_t right_stride, int64_t depth, int64_t columns, void* total,
-                        bool accumulate, uint64_t& highest);
-struct Thin {
+                        bool accumulate, Magnitudes& seen);
+struct ThinPath {
     ThinFn run;
-    ThinFn run_turned;  // for what `turn` has packed, lines of kThinPanel elements
-    void (*turn)(const void* source, int64_t stride, int64_t count, int64_t depth, void* packed);
-    PackFn pack_left;  // a row
+    ThinFn run_turned;  // where columns, right_stride apart, are contiguous along k
+    PackFn pack_left;   // a row
     int64_t left_bytes;
+};
+struct Thin {
+    ThinPath plain;
+    ThinPath masked;  // where there are zeros on the left
 };
 struct ThinKernels {
     PerDtype<const Thin*> thin;

@@ -59,7 +59,21 @@ struct SumMac {
     }
 };
 
-// The same for finite operands whose products cannot overflow: every product that is zero, or falls
+// The same with the zeros of the left operand masked, whatever they would give.
+template <class Sum>
+struct MaskedMac : SumMac<Sum, Sum, false> {
+    using Lane = LaneOf<Sum>;
+    struct Left {
+        Lane bits;
+        Lane mask;
+    };
+
+    SLIPSTICK_INLINE Vec<Sum> operator()(Vec<Sum> acc, Left left, Vec<Lane> right) const {
+        return acc + bit_cast<Vec<Sum>>((broadcast(left.bits) + right) & broadcast(left.mask));
+    }
+};
+
+// Sums for finite operands whose products cannot overflow: every product that is zero, or falls
 // below the normal range, is masked. The threshold belongs to the left element: magnitudes of the
 // right one above it give a normal product.
 template <class Sum, bool low_bits>

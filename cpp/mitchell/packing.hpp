@@ -87,6 +87,32 @@ SLIPSTICK_INLINE Lane magnitude_of(Lane lane) {
     return lane & (kSign<Lane> - 1);
 }
 
+// For SumMac, either operand, and the right one of FlushMac.
+template <int height, class T, class Sum>
+void pack_sums(const Packing& shared, const void* source, int64_t stride, int64_t depth_stride,
+               int64_t count, int64_t depth, void* packed) {
+    using Lane = LaneOf<Sum>;
+    const LanePacking<Lane> packing(shared);
+    const auto pack = [&](auto changed) {
+        const auto convert = [=](T value) {
+            const Lane lane = widened<T, Sum>(value);
+            const Lane magnitude = magnitude_of(lane);
+            const Lane sign = lane ^ magnitude;
+            const Lane result = (changed(magnitude) | sign) + packing.bias;
+            // In arithmetic: a branch here would keep the loop from vectors.
+            const Lane is_zero = packing.all_if_zero(magnitude);
+            return (result & ~is_zero) | (packing.zero & is_zero);
+        };
+        pack_panels<height>(static_cast<const T*>(source), stride, depth_stride, count, depth,
+                            static_cast<Lane*>(packed), convert, packing.zero);
+    };
+    if (packing.changes) {
+        pack([=](Lane magnitude) { return packing.changed(magnitude); });
+    } else {
+        pack([](Lane magnitude) { return magnitude; });
+    }
+}
+
 // For FlushMac: bits and threshold of each element of the left operand.
 template <int height, class T, class Sum, bool low_bits>
 void pack_thresholds(const Packing& shared, const void* source, int64_t stride,

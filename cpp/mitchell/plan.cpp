@@ -119,6 +119,15 @@ bool is_bit_sum(Dtype dtype, const Method& method) {
 
 int64_t ceil_log2(int64_t value) { return std::bit_width(static_cast<uint64_t>(value - 1)); }
 
+// The bits of 1.0.
+uint64_t one_of(const Shape& format) {
+    return static_cast<uint64_t>(format.bias) << format.fraction_bits;
+}
+
+// How many places a product with a zero stays below the smallest other one, so that a chain of
+// 2^length terms is exact.
+int64_t zero_gap(int fraction_bits, int64_t length) { return 2 * fraction_bits + 4 + length; }
+
 // Where zeros of either operand go and what the exponents become, for sums of patterns alone: see
 // README.md, "Zeros that cost nothing".
 std::optional<Plan> certified(Dtype dtype, const Plan& base, const Fields& a, const Fields& b,
@@ -127,8 +136,7 @@ std::optional<Plan> certified(Dtype dtype, const Plan& base, const Fields& a, co
     const Shape sums = shape_of(chain_dtype(dtype));
     const int64_t carry = offset > 0 ? 2 : 1;
     const int64_t length = ceil_log2(std::max<int64_t>(1, std::min(depth, kDepthBlock)));
-    // A product with a zero stays this many places below the smallest other one.
-    const int64_t gap = 2 * sums.fraction_bits + 4 + length + (low_bits ? 1 : 0);
+    const int64_t gap = zero_gap(sums.fraction_bits, length) + (low_bits ? 1 : 0);
     const int64_t natural = a.lowest + b.lowest - sums.bias;
     const int rebias = sums.bias - shape.bias;
     if (is_float(dtype) && natural < 1 + rebias) return {};
@@ -201,27 +209,40 @@ bool is_exact_in_disguise(Dtype dtype, const Method& method) {
     }
 }
 
-std::optional<ThinPlan> make_thin_plan(Dtype dtype, const Method& method, const Magnitudes& a) {
+std::optional<ThinPlan> make_thin_plan(Dtype dtype, const Method& method, const Magnitudes& a,
+                                       int64_t depth) {
     if (!is_float(dtype) || method.kind != Kind::kMitchell) return {};
     const Shape shape = shape_of(dtype);
     const Shape sums = shape_of(chain_dtype(dtype));
     const Fields fields = fields_of(dtype, a, shape, sums);
     const int rebias = sums.bias - shape.bias;
-    if (fields.highest > shape.highest + rebias) return {};
-    const auto one = [](const Shape& format) {
-        return static_cast<uint64_t>(format.bias) << format.fraction_bits;
+    const int64_t offset =
+        static_cast<int64_t>((one_of(shape) - parameters("matmul", dtype, method).c)
+                             << (sums.fraction_bits - shape.fraction_bits));
+    const int64_t carry = offset > 0 ? 2 : 1;
+    const int64_t length = ceil_log2(std::max<int64_t>(1, std::min(depth, kDepthBlock)));
+    // The smallest exponent on the left becomes 0: what a zero on the right gives stays below the
+    // range and its carry, and no other product below the exponent on the right.
+    const int64_t natural = fields.lowest - sums.bias;
+    const int64_t least = std::max(fields.range() + carry + zero_gap(sums.fraction_bits, length),
+                                   1 + rebias - natural);
+    const int64_t most = std::min({int64_t{shape.highest} + rebias,
+                                   shape.highest + rebias + sums.bias - carry - fields.highest,
+                                   sums.highest + sums.bias - carry - length - fields.highest,
+                                   sums.highest - carry - length - fields.range()});
+    if (least > most) return {};
+    const auto field = [&](int64_t exponent) {
+        return static_cast<uint64_t>(exponent) << sums.fraction_bits;
     };
-    const uint64_t offset = (one(shape) - parameters("matmul", dtype, method).c)
-                            << (sums.fraction_bits - shape.fraction_bits);
-    const int64_t highest =
-        shape.highest + rebias - (offset > 0 ? 2 : 1) - (fields.highest - sums.bias);
-    if (highest < 0) return {};
     ThinPlan plan{};
-    plan.left.bias = offset - one(sums);
-    plan.left.smallest = static_cast<uint64_t>(1 + rebias) << sums.fraction_bits;
-    plan.highest = ((static_cast<uint64_t>(std::min<int64_t>(highest, shape.highest + rebias)) + 1)
-                    << sums.fraction_bits) -
-                   1;
+    plan.left.bias = static_cast<uint64_t>(offset) - field(fields.lowest);
+    plan.left.smallest = field(1 + rebias);
+    plan.masked = fields.zeros;
+    plan.mac.unscale = std::ldexp(1.0, static_cast<int>(natural));
+    plan.mac.smallest_chain =
+        std::ldexp(1.0, static_cast<int>(least) - sums.bias - sums.fraction_bits - 1);
+    plan.lowest = field(least);
+    plan.highest = field(most + 1) - 1;
     return plan;
 }
 
@@ -238,9 +259,6 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
     const Shape sums = shape_of(chain_dtype(dtype));
     Plan plan{};
     plan.mac.parameters = parameters(function, dtype, method);
-    const auto one = [](const Shape& format) {
-        return static_cast<uint64_t>(format.bias) << format.fraction_bits;
-    };
     if (method.kind == Kind::kRaw) {
         plan.path = &kernels.sums;
         const auto c = plan.mac.parameters.c;
@@ -278,7 +296,7 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
             ++fields_b.highest;
         }
         const int64_t offset =
-            is_float(dtype) ? static_cast<int64_t>((one(shape) - plan.mac.parameters.c)
+            is_float(dtype) ? static_cast<int64_t>((one_of(shape) - plan.mac.parameters.c)
                                                    << (sums.fraction_bits - shape.fraction_bits))
                             : 0;
         const bool low_bits = method.kind == Kind::kAlmSoa;
@@ -301,7 +319,7 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
         const bool overflows = fields_a.highest + fields_b.highest - sums.bias + carry > highest;
         if (is_float(dtype) && finite && !overflows && wanted != Path::kSums) {
             plan.path = low_bits ? &kernels.low_flushed : &kernels.flushed;
-            plan.left.bias = static_cast<uint64_t>(offset) - one(sums);
+            plan.left.bias = static_cast<uint64_t>(offset) - one_of(sums);
             return plan;
         }
     }

@@ -32,14 +32,17 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
                int64_t depth, Path path, const char* function = "matmul");
 
 // A product of few rows with a right operand that has not been looked at: how the left one is
-// packed for the masked kernel, and the largest magnitude on the right with which no product
-// overflows, in the bits of the type that sums are kept in. Nothing where another kernel has to do
-// it.
+// packed for sums, and between which magnitudes the right one has to lie, zeros apart, in the bits
+// of the type that sums are kept in. Nothing where another kernel has to do it.
 struct ThinPlan {
     Packing left;
+    bool masked;
+    MacConstants mac;
+    uint64_t lowest;
     uint64_t highest;
 };
-std::optional<ThinPlan> make_thin_plan(Dtype dtype, const Method& method, const Magnitudes& a);
+std::optional<ThinPlan> make_thin_plan(Dtype dtype, const Method& method, const Magnitudes& a,
+                                       int64_t depth);
 
 // Ordinary products of the operands as they are.
 Plan make_exact_plan(Dtype dtype);
