@@ -93,6 +93,20 @@ def test_every_method_sums_its_products(isa, dtype, shape):
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_rounding_beyond_the_greatest_number(isa, dtype):
+    """L-Mul rounds the greatest operands to a power of two beyond the format; products fit."""
+    greatest = np.float64(ml_dtypes.finfo(dtype).max)
+    a = np.array([[greatest, 1, -greatest], [1, 2, 3]]).astype(dtype)
+    b = np.array([[1e-3, 0.25], [-1, 1], [2e-3, -0.25]]).astype(dtype)
+    for method, options in all_methods(dtype):
+        if options.get("method") == "lmul-formula":
+            for left, right in ((a, b), (b.T, a.T)):
+                result = mitchell.matmul(left, right, method=method)
+                assert np.all(np.isfinite(result))
+                assert_within_rounding(result, left, right, options)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_every_method_on_any_patterns(isa, dtype):
     """Infinities, NaNs, subnormal numbers, overflow: as sums of what `multiply` gives."""
     rng = np.random.default_rng(1)

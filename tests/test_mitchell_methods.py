@@ -15,6 +15,7 @@ from slipstick.mitchell import (
     REALM,
     LMul,
     LMulFormula,
+    Method,
     Mitchell,
     MitchW,
     OperandDecomposition,
@@ -221,12 +222,25 @@ def test_numbers_of_numpy_are_parameters():
             + ", ".join(map(repr, NAMES))
             + f", got {Mitchell!r}",
         ),
+        (
+            lambda: as_method("multiply", Method()),
+            TypeError,
+            "multiply: `method` must be a Method object or one of "
+            + ", ".join(map(repr, NAMES))
+            + ", got Method",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(make, error, message):
     with pytest.raises(error) as caught:
         make()
     assert str(caught.value) == message
+
+
+def test_what_no_one_would_print():
+    assert repr(DRUM(10**5000)) == "DRUM(width=int of too many digits)"
+    assert repr(Method()) == "Method()"
+    assert Mitchell(raw=np.bool_(True)) == Mitchell(raw=True)
 
 
 def test_tables_keep_their_own_copy():

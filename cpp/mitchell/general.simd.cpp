@@ -97,8 +97,11 @@ constexpr MatmulPath kPath = {
 template <class M, class T>
 constexpr const MatmulPath* path_of() {
     if constexpr (!std::is_integral_v<T>) {
-        // Methods of real products are exact products of changed operands: matmul.simd.cpp.
-        constexpr bool offered = kTakesFloats<M> && M::kRule != Rule::kRealProduct &&
+        // Methods of real products are exact products of changed operands (matmul.simd.cpp); the
+        // rounding of L-Mul alone can lift one beyond the format.
+        constexpr bool needed =
+            M::kRule != Rule::kRealProduct || M::kKind == slipstick::mitchell::Kind::kLMulFormula;
+        constexpr bool offered = kTakesFloats<M> && needed &&
                                  (M::kDomain != Domain::kFloat32 || sizeof(T) == 4);
         if constexpr (offered) {
             using Sum = std::conditional_t<sizeof(T) == 8, double, float>;

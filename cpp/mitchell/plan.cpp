@@ -275,7 +275,12 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
     plan.left.smallest = plan.right.smallest =
         static_cast<uint64_t>(is_float(dtype) ? 1 + sums.bias - shape.bias : 1)
         << sums.fraction_bits;
-    if (is_exact_in_disguise(dtype, method)) {
+    // Rounding lifts the greatest numbers of a format to infinity, though not their products.
+    const bool lifted =
+        is_float(dtype) && change.odd != 0 &&
+        std::max(fields_of(dtype, a, shape, sums).highest,
+                 fields_of(dtype, b, shape, sums).highest) == sums.highest;
+    if (is_exact_in_disguise(dtype, method) && !lifted) {
         plan.path = &kernels.exact;
         if (method.kind == Kind::kIlm) {
             plan.left.terms = plan.right.terms = 2;
@@ -291,7 +296,7 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
     if (is_bit_sum(dtype, method) && wanted != Path::kGeneral) {
         Fields fields_a = fields_of(dtype, a, shape, sums);
         Fields fields_b = fields_of(dtype, b, shape, sums);
-        if (change.half != 0) {  // rounding may carry into the exponent
+        if (change.odd != 0) {  // rounding may carry into the exponent
             ++fields_a.highest;
             ++fields_b.highest;
         }

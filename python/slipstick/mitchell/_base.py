@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -66,20 +66,21 @@ class Method:
     @cached_property
     def _native(self) -> Any:
         """The compiled counterpart."""
-        raise TypeError(f"{type(self).__name__} has no compiled counterpart")
+        raise NotImplementedError
 
     def _parameters(self) -> dict[str, Any]:
-        dataclass: Any = self
-        return {field.name: getattr(self, field.name) for field in fields(dataclass)}
+        if not is_dataclass(self):
+            return {}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __repr__(self) -> str:
         """Name the parameters, but no flag that is off and nothing that is left to the dtype."""
-        given = ", ".join(
-            f"{name}={value!r}"
+        parameters = ", ".join(
+            f"{name}={given(value)}"
             for name, value in self._parameters().items()
             if value is not None and value is not False
         )
-        return f"{type(self).__name__}({given})"
+        return f"{type(self).__name__}({parameters})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the parameters alone: the compiled counterpart stays here."""

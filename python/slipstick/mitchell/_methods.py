@@ -14,6 +14,8 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from slipstick import _cpu
 from slipstick._numbers import given, is_number
 from slipstick.mitchell._base import LARGEST, WIDEST, Derivative, Method, bits_or_zero, integer
@@ -96,8 +98,9 @@ class Mitchell(Method):
             object.__setattr__(self, "bias", float(bias))
         for name in ("raw", "kosson_jaggi"):
             value = getattr(self, name)
-            if not isinstance(value, bool):
+            if not isinstance(value, bool | np.bool_):
                 raise TypeError(f"Mitchell: `{name}` must be a bool, got {type(value).__name__}")
+            object.__setattr__(self, name, bool(value))
         if self.raw and self.kosson_jaggi:
             raise ValueError("Mitchell: `raw` must be False beside `kosson_jaggi`, got True")
 
@@ -503,12 +506,12 @@ def methods() -> tuple[str, ...]:
 
 def as_method(function: str, method: object) -> Method:
     """Return the method of a name, or the object itself; `function` is named in the error."""
-    if isinstance(method, Method):
+    # The base itself, or a subclass from elsewhere, has nothing compiled that could run.
+    if isinstance(method, Method) and type(method)._native is not Method._native:
         return method
     if isinstance(method, str) and method in _NAMES:
         return _NAMES[method]
     expected = ", ".join(repr(name) for name in _NAMES)
-    message = (
-        f"{function}: `method` must be a Method object or one of {expected}, got {given(method)}"
-    )
+    shown = type(method).__name__ if isinstance(method, Method) else given(method)
+    message = f"{function}: `method` must be a Method object or one of {expected}, got {shown}"
     raise ValueError(message) if isinstance(method, str) else TypeError(message)
