@@ -7,6 +7,7 @@
 
 #include "core/error.hpp"
 #include "core/threads.hpp"
+#include "mitchell/multiply.hpp"
 
 namespace slipstick::cpu::mitchell {
 namespace {

@@ -3,6 +3,7 @@
 #include "core/simd.hpp"
 #include "mitchell/error_kernels.hpp"
 #include "mitchell/methods.hpp"
+#include "mitchell/multiply.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
@@ -30,7 +31,7 @@ SLIPSTICK_INLINE Real to_real(Bits value) {
     return bit_cast<Real>(value | bits::of(0x1p52)) - 0x1p52;
 }
 
-// How a method's products are formed here; see multiply_magnitudes in methods.hpp.
+// How a method's products are formed here; see multiply_magnitudes in multiply.hpp.
 template <class M>
 inline constexpr bool kByInteger =
     requires(uint64_t a, const Parameters& p) { M::integer_product(a, a, p); };

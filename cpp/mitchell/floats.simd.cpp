@@ -1,5 +1,6 @@
 // Products and quotients of floating-point numbers, element by element.
 #include "mitchell/elements.hpp"
+#include "mitchell/multiply.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {

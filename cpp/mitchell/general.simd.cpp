@@ -3,7 +3,7 @@
 #include "core/tile.hpp"
 #include "mitchell/kernels.hpp"
 #include "mitchell/lanes.hpp"
-#include "mitchell/methods.hpp"
+#include "mitchell/multiply.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
@@ -101,8 +101,8 @@ constexpr const MatmulPath* path_of() {
         // rounding of L-Mul alone can lift one beyond the format.
         constexpr bool needed =
             M::kRule != Rule::kRealProduct || M::kKind == slipstick::mitchell::Kind::kLMulFormula;
-        constexpr bool offered = kTakesFloats<M> && needed &&
-                                 (M::kDomain != Domain::kFloat32 || sizeof(T) == 4);
+        constexpr bool offered =
+            kTakesFloats<M> && needed && (M::kDomain != Domain::kFloat32 || sizeof(T) == 4);
         if constexpr (offered) {
             using Sum = std::conditional_t<sizeof(T) == 8, double, float>;
             return &kPath<GeneralMac<M, T, Sum>, T, typename BitsOf<Sum>::Unsigned>;

@@ -1,5 +1,6 @@
 // Products of integers, element by element.
 #include "mitchell/elements.hpp"
+#include "mitchell/multiply.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {

@@ -276,10 +276,9 @@ Plan make_plan(Dtype dtype, const Method& method, const Magnitudes& a, const Mag
         static_cast<uint64_t>(is_float(dtype) ? 1 + sums.bias - shape.bias : 1)
         << sums.fraction_bits;
     // Rounding lifts the greatest numbers of a format to infinity, though not their products.
-    const bool lifted =
-        is_float(dtype) && change.odd != 0 &&
-        std::max(fields_of(dtype, a, shape, sums).highest,
-                 fields_of(dtype, b, shape, sums).highest) == sums.highest;
+    const bool lifted = is_float(dtype) && change.odd != 0 &&
+                        std::max(fields_of(dtype, a, shape, sums).highest,
+                                 fields_of(dtype, b, shape, sums).highest) == sums.highest;
     if (is_exact_in_disguise(dtype, method) && !lifted) {
         plan.path = &kernels.exact;
         if (method.kind == Kind::kIlm) {
