@@ -5,7 +5,7 @@
 Needs torch, ml_dtypes and threadpoolctl. The contenders of a case take turns in one process, each
 after a pause in which the threads of the one before fall asleep; figures are medians. A product
 counts as two operations of floats, as one MAC of integers. `time` beside a peer is the peer's
-seconds over slipstick's; the share of the best exact contender is the smallest of these.
+seconds over slipstick's; the share of the best peer is the smallest of these.
 """
 
 from __future__ import annotations
@@ -15,67 +15,19 @@ import os
 # Before the imports that start OpenMP: its threads wait asleep, not spinning.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
-import argparse
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import ml_dtypes
 import numpy as np
-import threadpoolctl
 import torch
+from contest import Contender, Task, main, random, tensor
 
-import slipstick
 from slipstick import _cpu, mitchell
 from slipstick._arrays import framework_of
-from slipstick.bench import Call, Case, machine, measure
 
-PAUSE = 0.1  # seconds; OpenBLAS and OpenMP threads spin for tens of milliseconds after a call
 MITCHELL = mitchell.Mitchell()._native
-
-
-class Contender(NamedTuple):
-    """A call; `scale` times its seconds where it does a part of the case's work.
-
-    `exact` says whether it counts among the exact contenders.
-    """
-
-    call: Call
-    scale: float = 1.0
-    exact: bool = True
-
-
-class Task(NamedTuple):
-    """A case whose arrays are made when its turn has come; the first contender is slipstick's."""
-
-    name: str
-    work: float
-    unit: str
-    make: Callable[[], dict[str, Contender]]
-    threads: int = 0  # 0: as many as the process has
-    once: bool = False  # a single call, without warm-up: seconds long
-
-
-def random(dtype: str, *shape: int, seed: int = 0) -> Any:
-    """Normal numbers, or every integer of the dtype alike."""
-    rng = np.random.default_rng((seed, *shape))
-    if "int" in dtype:
-        limits = np.iinfo(dtype)
-        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
-    numbers = rng.standard_normal(shape, np.float32)
-    return numbers.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-
-
-def tensor(array: Any) -> torch.Tensor:
-    """The same memory for torch."""
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 # --- Matrix products ---
@@ -116,7 +68,7 @@ def add_square(
 def matmul_contenders(a: Any, b: Any, **keywords: Any) -> dict[str, Contender]:
     """slipstick, its exact tile, and NumPy and torch where they have a kernel for the dtype."""
     out = mitchell.matmul(a, b, **keywords)
-    own = Contender(partial(mitchell.matmul, a, b, out=out, **keywords), exact=False)
+    own = Contender(partial(mitchell.matmul, a, b, out=out, **keywords), peer=False)
     contenders = {"slipstick": own, "slipstick exact": exact_tile(a, b, out.copy())}
     if a.dtype in (np.float32, np.float64):
         contenders["numpy"] = Contender(partial(np.matmul, a, b, out=np.empty_like(out)))
@@ -228,7 +180,7 @@ def table_tasks() -> Iterator[Task]:
         a, b = random("uint8", 2, size, size)
         contenders = matmul_contenders(a, b, method=mitchell.Table(table))
         loop = partial(gather, table, a[:small, :small], b[:small, :small])
-        contenders["numpy gather, scaled"] = Contender(loop, (size / small) ** 3, exact=False)
+        contenders["numpy gather, scaled"] = Contender(loop, (size / small) ** 3, peer=False)
         return contenders
 
     for threads, suffix in ((0, ""), (1, ", one thread")):
@@ -254,7 +206,7 @@ def multiply_tasks() -> Iterator[Task]:
     def make(dtype: str, count: int) -> dict[str, Contender]:
         a, b = random(dtype, 2, count)
         out = mitchell.multiply(a, b)
-        own = Contender(partial(mitchell.multiply, a, b, out=out), exact=False)
+        own = Contender(partial(mitchell.multiply, a, b, out=out), peer=False)
         # The dtype of the operands; for integers also that of slipstick's products.
         contenders = {"slipstick": own}
         for result in dict.fromkeys((a.dtype, out.dtype)):
@@ -268,9 +220,9 @@ def multiply_tasks() -> Iterator[Task]:
         source = np.zeros((2 * a.nbytes + out.nbytes) // 2, np.uint8)
         target = np.zeros_like(source)
         copy = partial(np.copyto, target, source)
-        contenders["numpy copy"] = Contender(copy, exact=False)
+        contenders["numpy copy"] = Contender(copy, peer=False)
         copy = partial(tensor(target).copy_, tensor(source))
-        contenders["torch copy"] = Contender(copy, exact=False)
+        contenders["torch copy"] = Contender(copy, peer=False)
         return contenders
 
     for dtype in ("float32", "bfloat16", "float16", "int8", "uint8"):
@@ -293,12 +245,12 @@ def report_tasks() -> Iterator[Task]:
         return error.mean(), np.abs(error).mean(), error.var(), np.quantile(error, 0.5)
 
     def eight() -> dict[str, Contender]:
-        own = Contender(partial(mitchell.error_report, "mitchell", 8), exact=False)
-        return {"slipstick": own, "multiply and NumPy": Contender(statistics, exact=False)}
+        own = Contender(partial(mitchell.error_report, "mitchell", 8), peer=False)
+        return {"slipstick": own, "multiply and NumPy": Contender(statistics, peer=False)}
 
     def sixteen() -> dict[str, Contender]:
         report = partial(mitchell.error_report, "mitchell", 16)
-        return {"slipstick": Contender(report, exact=False)}
+        return {"slipstick": Contender(report, peer=False)}
 
     yield Task("error_report 8 bits", 4.0**8, "pair", eight)
     yield Task("error_report 16 bits, all pairs", 4.0**16, "pair", sixteen, once=True)
@@ -312,7 +264,7 @@ def conv_tasks() -> Iterator[Task]:
         out = mitchell.conv2d(x, weight, **options)
         own = partial(mitchell.conv2d, x, weight, out=out, **options)
         peer = partial(torch.nn.functional.conv2d, tensor(x), tensor(weight), **options)
-        return {"slipstick": Contender(own, exact=False), "torch": Contender(peer)}
+        return {"slipstick": Contender(own, peer=False), "torch": Contender(peer)}
 
     kinds = (
         ("3x3 depthwise, 64", 64, 64, 3, 64),
@@ -336,7 +288,7 @@ def gradient_tasks() -> Iterator[Task]:
             return grad @ b.T, a.T @ grad
 
         return {
-            "slipstick": Contender(own, exact=False),
+            "slipstick": Contender(own, peer=False),
             "numpy": Contender(partial(of, *arrays)),
             "torch": Contender(partial(of, *map(tensor, arrays))),
         }
@@ -358,90 +310,5 @@ def tasks() -> Iterator[Task]:
     yield from gradient_tasks()
 
 
-# --- Timing ---
-
-
-def set_threads(count: int) -> None:
-    """For slipstick, torch, and the libraries that threadpoolctl knows."""
-    slipstick.set_num_threads(count)
-    threadpoolctl.threadpool_limits(count)
-    torch.set_num_threads(count)
-
-
-class Result(NamedTuple):
-    """Seconds of each contender, scaled to the whole of the work."""
-
-    case: str
-    work: float
-    unit: str
-    threads: int
-    seconds: dict[str, float]
-    share_of_best_exact: float | None
-
-
-def time_task(task: Task, threads: int, rounds: int) -> Result:
-    contenders = task.make()
-    if task.once:
-        seconds = {}
-        for name, contender in contenders.items():
-            start = time.perf_counter()
-            contender.call()
-            seconds[name] = time.perf_counter() - start
-    else:
-        calls: dict[str, Call] = {name: contender.call for name, contender in contenders.items()}
-        case = Case(task.name, task.work, task.unit, calls)
-        seconds = measure(case, rounds=rounds, pause=PAUSE).seconds
-    seconds = {name: seconds[name] * contender.scale for name, contender in contenders.items()}
-    exact = [seconds[name] for name, contender in contenders.items() if contender.exact]
-    share = min(exact) / next(iter(seconds.values())) if exact else None
-    return Result(task.name, task.work, task.unit, threads, seconds, share)
-
-
-def show(result: Result) -> None:
-    share = result.share_of_best_exact
-    print(f"\n{result.case}" + (f"   {share:.0%} of the best exact" if share is not None else ""))
-    own = next(iter(result.seconds.values()))
-    for name, seconds in result.seconds.items():
-        rate = result.work / seconds / 1e9
-        row = f"  {name:22} {seconds * 1e6:13.1f} us {rate:9.3f} G{result.unit}/s"
-        if result.threads > 1:
-            row += f" {rate / result.threads:8.3f} a core"
-        print(row + ("" if seconds == own else f" {seconds / own:8.2f} x the time"))
-    sys.stdout.flush()
-
-
-def commit() -> str:
-    """Of the sources that this file belongs to."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default="", metavar="SUBSTRING", help="cases whose name has it")
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
-    parser.add_argument("--list", action="store_true", help="name the cases, time nothing")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    chosen = [task for task in tasks() if options.only in task.name]
-    if options.list:
-        print("\n".join(task.name for task in chosen))
-        return
-    available = slipstick.get_num_threads()
-    facts = {"commit": commit()} | machine() | {"load before": str(os.getloadavg())}
-    facts["ml_dtypes"] = ml_dtypes.__version__
-    print(facts["cpu"], facts["slipstick"], sep="\n")
-    results = []
-    for task in chosen:
-        threads = task.threads or available
-        set_threads(threads)
-        result = time_task(task, threads, options.rounds)
-        show(result)
-        results.append(result._asdict())
-        if options.json:  # after each case: an interrupted run keeps what it has
-            figures = {"machine": facts, "timings": results}
-            options.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, tasks)

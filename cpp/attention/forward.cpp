@@ -1,16 +1,15 @@
 // The loop around the kernels: packs keys and values once for all query rows that share them, and
 // hands tiles of query rows to the threads.
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <limits>
-#include <optional>
 #include <type_traits>
 #include <vector>
 
 #include "attention/attention.hpp"
+#include "attention/few_rows.hpp"
 #include "attention/kernels.hpp"
-#include "attention/scale.hpp"
+#include "attention/rows.hpp"
 #include "attention/visibility.hpp"
 #include "core/threads.hpp"
 
@@ -52,19 +51,13 @@ public:
           value_(inputs.value),
           out_(out),
           options_(options),
+          numbers_(options, visibility, stats),
           rows_(shape.group() * shape.queries),
           tile_rows_(kPanels * kernels.lanes),
           tile_keys_(std::min(tile_keys(shape.dim, shape.dim_v, sizeof(Acc)),
                               round_up(std::max<int64_t>(1, shape.keys), kTileStep))),
           key_size_(tile_keys_ * shape.dim),
-          value_size_(tile_keys_ * round_up(shape.dim_v, kernels.tile_rows)) {
-        if (options.scale.law == Law::kGiven) given_.emplace(options.scale.values);
-        if (stats != nullptr) {
-            lse_.emplace(stats->lse);
-            entropy_.emplace(stats->entropy);
-            max_logit_.emplace(stats->max_logit);
-        }
-    }
+          value_size_(tile_keys_ * round_up(shape.dim_v, kernels.tile_rows)) {}
 
     void operator()() {
         const int64_t heads = shape_.batch * shape_.kv_heads;
@@ -186,13 +179,6 @@ private:
                                  value_.strides[3], keys, shape_.dim_v, slot.value);
     }
 
-    // lambda of a row, rounded once to the type of the scores.
-    Acc row_factor(int64_t b, int64_t h, int64_t i) const {
-        if (given_)
-            return static_cast<Acc>(float_at(given_->data, given_->dtype, given_->offset(b, h, i)));
-        return static_cast<Acc>(factor(options_.scale, h, visibility_.count(b, h, i)));
-    }
-
     TilePanel make_panel(int64_t head, int64_t row, int64_t count, Arena& arena) const {
         const int64_t lanes = kernels_.lanes;
         const int64_t b = head / shape_.kv_heads;
@@ -234,7 +220,7 @@ private:
             if (lane >= count) continue;
             kernels_.pack_query(query_.address(b, h, i, int64_t{0}), query_.strides[3], shape_.dim,
                                 arrays.query + lane);
-            arrays.factor[lane] = row_factor(b, h, i);
+            arrays.factor[lane] = numbers_.factor(b, h, i);
             panel.out_rows.push_back(out_.address(b, h, i, int64_t{0}));
         }
         return panel;
@@ -301,7 +287,7 @@ private:
                 return;  // all hidden
             step.bias = bias;
         }
-        (lse_ ? kernels_.fold_moment : kernels_.fold)(panel.arrays, tile, step);
+        (numbers_.has_stats() ? kernels_.fold_moment : kernels_.fold)(panel.arrays, tile, step);
     }
 
     bool fill_bias(int64_t head, const TilePanel& panel, int64_t first, int64_t last,
@@ -322,31 +308,14 @@ private:
             const int64_t h = head_of(head % shape_.kv_heads, panel.row + lane);
             const int64_t i = query_of(panel.row + lane);
             const bool empty = visibility_.visible(b, h, i) == 0;
-            if (lse_) write_stats(b, h, i, empty, panel.arrays, lane);
+            if (numbers_.has_stats()) {
+                numbers_.write_stats(b, h, i, empty, panel.arrays.maximum[lane],
+                                     panel.arrays.sum[lane], panel.arrays.moment[lane]);
+            }
             if (empty) panel.arrays.sum[lane] = 1;  // the output is 0 already
         }
         kernels_.finish(panel.arrays, shape_.dim_v, panel.out_rows.data(), panel.count,
                         out_.strides[3]);
-    }
-
-    void write_stats(int64_t b, int64_t h, int64_t i, bool empty, const Panel<Acc>& panel,
-                     int64_t lane) const {
-        constexpr double infinity = std::numeric_limits<double>::infinity();
-        constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-        double lse = -infinity;
-        double entropy = 0;
-        double largest = -infinity;
-        if (!empty) {
-            largest = panel.maximum[lane];
-            // l is 0 where all visible scores are -inf, and NaN where one is NaN or +inf.
-            const double sum = panel.sum[lane] == 0 ? nan : panel.sum[lane];
-            lse = largest + std::log(sum);
-            entropy = std::log(sum) - panel.moment[lane] / sum;
-            if (std::isnan(panel.sum[lane]) && largest != infinity) largest = nan;
-        }
-        *lse_->template at<Acc>(b, h, i) = static_cast<Acc>(lse);
-        *entropy_->template at<Acc>(b, h, i) = static_cast<Acc>(entropy);
-        *max_logit_->template at<Acc>(b, h, i) = static_cast<Acc>(largest);
     }
 
     const Forward<Acc>& kernels_;
@@ -357,10 +326,7 @@ private:
     View<4> value_;
     View<4> out_;
     const Options& options_;
-    std::optional<View<3>> given_;
-    std::optional<View<3>> lse_;
-    std::optional<View<3>> entropy_;
-    std::optional<View<3>> max_logit_;
+    Rows<Acc> numbers_;
     int64_t rows_;
     int64_t tile_rows_;
     int64_t tile_keys_;
@@ -375,6 +341,8 @@ void attention(const Inputs& inputs, const Options& options, const Tensor& out,
     if (out.size() == 0 && stats == nullptr) return;
     const Shape shape = shape_of(inputs);
     const Visibility visibility(shape, inputs.query.rank == 4, options);
+    if (shape.group() * shape.queries <= kFewRows)
+        return attend_few_rows(shape, visibility, inputs, options, out, stats);
     dispatch<float, double, Float16, BFloat16>(inputs.query.dtype, [&]<class T>() {
         const auto& kernels = active_attention_kernels().of<T>().forward;
         Run<AccOf<T>>(kernels, shape, visibility, inputs, options, out, stats)();

@@ -1,6 +1,6 @@
-// Vectors of the level's native width, on GCC/Clang vector extensions. The only kernel file with an #if on
-// the instruction set. Included by *.simd.cpp alone; everything sits in an anonymous namespace of
-// the level, so that no symbol of one level can stand in for another's.
+// Vectors of the level's native width, on GCC/Clang vector extensions. The only kernel file with an
+// #if on the instruction set. Included by *.simd.cpp alone; everything sits in an anonymous
+// namespace of the level, so that no symbol of one level can stand in for another's.
 #pragma once
 
 #include <cstdint>
@@ -347,6 +347,20 @@ SLIPSTICK_INLINE Vec<T> tanh(Vec<T> x) {
 }
 
 // --- 16-bit floats ---
+
+// The values of 16-bit patterns in wider lanes.
+SLIPSTICK_INLINE Vec<float> widen(Vec<uint32_t> pattern, BFloat16) {
+    return bit_cast<Vec<float>>(pattern << 16);
+}
+SLIPSTICK_INLINE Vec<float> widen(Vec<uint32_t> pattern, Float16) {
+    // Shifted up, only the exponent's bias is wrong: an exact multiplication, subnormals included.
+    const Vec<uint32_t> magnitude = pattern & 0x7fffu;
+    const Vec<uint32_t> finite =
+        bit_cast<Vec<uint32_t>>(bit_cast<Vec<float>>(magnitude << 13) * 0x1p112f);
+    const Vec<uint32_t> special = (magnitude << 13) | 0x7f800000u;
+    return bit_cast<Vec<float>>((magnitude >= 0x7c00u ? special : finite) |
+                                ((pattern & 0x8000u) << 16));
+}
 
 SLIPSTICK_INLINE VecLike<uint16_t, float> narrow(Vec<float> value, BFloat16) {
     const auto pattern = bit_cast<Vec<uint32_t>>(value);

@@ -20,18 +20,10 @@ using slipstick::mitchell::multiply_bits;
 using slipstick::mitchell::multiply_integers;
 using slipstick::mitchell::Rule;
 
-// The value of a 16-bit product that lies in a 32-bit lane. Products are never subnormal: a normal
-// one only needs its exponent's bias changed, by an exact multiplication with 2^112.
-SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, BFloat16) {
-    return bit_cast<Vec<float>>(bits << 16);
-}
-SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, Float16) {
-    const Vec<uint32_t> magnitude = bits & 0x7fffu;
-    const Vec<uint32_t> finite =
-        bit_cast<Vec<uint32_t>>(bit_cast<Vec<float>>(magnitude << 13) * 0x1p112f);
-    const Vec<uint32_t> special = (magnitude << 13) | 0x7f800000u;
-    return bit_cast<Vec<float>>((magnitude >= 0x7c00u ? special : finite) |
-                                ((bits & 0x8000u) << 16));
+// The value of a product whose bits lie in a lane, which may be wider than its format.
+template <class T>
+SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, T format) {
+    return widen(bits, format);
 }
 SLIPSTICK_INLINE Vec<float> product_value(Vec<uint32_t> bits, float) {
     return bit_cast<Vec<float>>(bits);

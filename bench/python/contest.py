@@ -1,0 +1,147 @@
+"""Contenders for one piece of work that take turns in one process, what their figures mean, and the
+command line that the benchmarks share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import threadpoolctl
+import torch
+
+import slipstick
+from slipstick.bench import Call, Case, machine, measure
+
+PAUSE = 0.1  # seconds; OpenBLAS and OpenMP threads spin for tens of milliseconds after a call
+
+
+class Contender(NamedTuple):
+    """A call; `scale` times its seconds where it does a part of the case's work.
+
+    `peer` says whether the first contender is measured by it.
+    """
+
+    call: Call
+    scale: float = 1.0
+    peer: bool = True
+
+
+class Task(NamedTuple):
+    """A case whose arrays are made when its turn has come; the first contender is slipstick's."""
+
+    name: str
+    work: float
+    unit: str
+    make: Callable[[], dict[str, Contender]]
+    threads: int = 0  # 0: as many as the process has
+    once: bool = False  # a single call, without warm-up: seconds long
+
+
+def random(dtype: str, *shape: int, seed: int = 0) -> Any:
+    """Normal numbers, or every integer of the dtype alike."""
+    rng = np.random.default_rng((seed, *shape))
+    if "int" in dtype:
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    numbers = rng.standard_normal(shape, np.float32)
+    return numbers.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+def tensor(array: Any) -> torch.Tensor:
+    """The same memory for torch."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def set_threads(count: int) -> None:
+    """For slipstick, torch, and the libraries that threadpoolctl knows."""
+    slipstick.set_num_threads(count)
+    threadpoolctl.threadpool_limits(count)
+    torch.set_num_threads(count)
+
+
+class Result(NamedTuple):
+    """Seconds of each contender, scaled to the whole of the work."""
+
+    case: str
+    work: float
+    unit: str
+    threads: int
+    seconds: dict[str, float]
+    share_of_best_peer: float | None
+
+
+def time_task(task: Task, threads: int, rounds: int) -> Result:
+    contenders = task.make()
+    if task.once:
+        seconds = {}
+        for name, contender in contenders.items():
+            start = time.perf_counter()
+            contender.call()
+            seconds[name] = time.perf_counter() - start
+    else:
+        calls: dict[str, Call] = {name: contender.call for name, contender in contenders.items()}
+        case = Case(task.name, task.work, task.unit, calls)
+        seconds = measure(case, rounds=rounds, pause=PAUSE).seconds
+    seconds = {name: seconds[name] * contender.scale for name, contender in contenders.items()}
+    peers = [seconds[name] for name, contender in contenders.items() if contender.peer]
+    share = min(peers) / next(iter(seconds.values())) if peers else None
+    return Result(task.name, task.work, task.unit, threads, seconds, share)
+
+
+def show(result: Result) -> None:
+    share = result.share_of_best_peer
+    print(f"\n{result.case}" + (f"   {share:.0%} of the best peer" if share is not None else ""))
+    own = next(iter(result.seconds.values()))
+    for name, seconds in result.seconds.items():
+        rate = result.work / seconds / 1e9
+        row = f"  {name:22} {seconds * 1e6:13.1f} us {rate:9.3f} G{result.unit}/s"
+        if result.threads > 1:
+            row += f" {rate / result.threads:8.3f} a core"
+        print(row + ("" if seconds == own else f" {seconds / own:8.2f} x the time"))
+    sys.stdout.flush()
+
+
+def commit() -> str:
+    """Of the sources that this file belongs to."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def main(description: str, tasks: Callable[[], Iterator[Task]]) -> None:
+    """Time the tasks that the command line chooses."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--only", default="", metavar="SUBSTRING", help="cases whose name has it")
+    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--list", action="store_true", help="name the cases, time nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    chosen = [task for task in tasks() if options.only in task.name]
+    if options.list:
+        print("\n".join(task.name for task in chosen))
+        return
+    available = slipstick.get_num_threads()
+    facts = {"commit": commit()} | machine() | {"load before": str(os.getloadavg())}
+    facts["ml_dtypes"] = ml_dtypes.__version__
+    print(facts["cpu"], facts["slipstick"], sep="\n")
+    results = []
+    for task in chosen:
+        threads = task.threads or available
+        set_threads(threads)
+        result = time_task(task, threads, options.rounds)
+        show(result)
+        results.append(result._asdict())
+        if options.json:  # after each case: an interrupted run keeps what it has
+            figures = {"machine": facts, "timings": results}
+            options.json.write_text(json.dumps(figures, indent=2) + "\n")

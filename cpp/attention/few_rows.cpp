@@ -1,0 +1,249 @@
+// The loop around the kernels of few_rows.hpp: keys are cut into parts that depend on their number
+// alone, the threads take parts of all heads, and what the parts give is merged in their order.
+#include "attention/few_rows.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "attention/rows.hpp"
+#include "attention/visibility.hpp"
+#include "core/threads.hpp"
+
+namespace slipstick::cpu::attention {
+namespace {
+
+// Keys of a part: at 128 columns of float32 a megabyte of keys and values, 50 us of reading.
+constexpr int64_t kPartKeys = 1024;
+constexpr double kSerialProducts = 1 << 18;
+
+template <class T>
+class FewRows {
+    using Acc = AccOf<T>;
+
+public:
+    FewRows(const Shape& shape, const Visibility& visibility, const Inputs& inputs,
+            const Options& options, const Tensor& out, const Stats* stats)
+        : kernels_(active_attention_few_rows_kernels().of<T>()),
+          shape_(shape),
+          visibility_(visibility),
+          query_(inputs.query),
+          key_(inputs.key),
+          value_(inputs.value),
+          out_(out),
+          numbers_(options, visibility, stats),
+          softcap_(static_cast<Acc>(options.softcap)),
+          rows_(shape.group() * shape.queries),
+          parts_(std::max<int64_t>(1, (shape.keys + kPartKeys - 1) / kPartKeys)),
+          query_width_(kernels_.width(shape.dim)),
+          out_width_(kernels_.width(shape.dim_v)),
+          states_(static_cast<size_t>(shape.batch * shape.kv_heads * parts_ * rows_)),
+          outs_(static_cast<int64_t>(states_.size()) * out_width_ *
+                static_cast<int64_t>(sizeof(Acc))) {}
+
+    void operator()() {
+        const int64_t heads = shape_.batch * shape_.kv_heads;
+        if (rows_ == 0) return;
+        const double products = static_cast<double>(rows_) *
+                                static_cast<double>(std::min(shape_.keys, kPartKeys)) *
+                                static_cast<double>(shape_.dim + shape_.dim_v);
+        const auto grain = static_cast<int64_t>(kSerialProducts / (products + 1)) + 1;
+        parallel_for(heads * parts_, grain, [&](int64_t begin, int64_t end) {
+            for (int64_t at = begin; at < end; ++at) run_part(at / parts_, at % parts_);
+        });
+        parallel_for(heads, grain, [&](int64_t begin, int64_t end) {
+            for (int64_t head = begin; head < end; ++head) {
+                for (int64_t row = 0; row < rows_; ++row) finish_row(head, row);
+            }
+        });
+    }
+
+private:
+    struct RowIndex {
+        int64_t batch;
+        int64_t head;
+        int64_t query;
+    };
+    // Rows of a key head: the heads of its group side by side, in the order of the queries.
+    RowIndex index_of(int64_t head, int64_t row) const {
+        const int64_t group = shape_.group();
+        return {head / shape_.kv_heads, head % shape_.kv_heads * group + row % group, row / group};
+    }
+    RowState<Acc>& state(int64_t head, int64_t part, int64_t row) {
+        return states_[static_cast<size_t>((head * parts_ + part) * rows_ + row)];
+    }
+    Acc* out_sums(int64_t head, int64_t part, int64_t row) const {
+        return outs_.template as<Acc>() + ((head * parts_ + part) * rows_ + row) * out_width_;
+    }
+
+    // Lines of keys or values whose elements are contiguous: where they lie, or copied.
+    struct Lines {
+        const T* data;
+        int64_t stride;
+    };
+    Lines lines(const View<4>& view, int64_t b, int64_t h, int64_t key, int64_t keys, int64_t width,
+                T* buffer) const {
+        const T* source = view.at<T>(b, h, key, int64_t{0});
+        if (view.strides[3] == 1 || width <= 1) return {source, view.strides[2]};
+        for (int64_t j = 0; j < keys; ++j) {
+            for (int64_t c = 0; c < width; ++c)
+                buffer[j * width + c] = source[j * view.strides[2] + c * view.strides[3]];
+        }
+        return {buffer, width};
+    }
+
+    void run_part(int64_t head, int64_t part) {
+        const int64_t b = head / shape_.kv_heads;
+        const int64_t h = head % shape_.kv_heads;
+        const Scratch queries(rows_ * query_width_ * static_cast<int64_t>(sizeof(Acc)));
+        const Scratch buffers(kStepKeys * (shape_.dim + shape_.dim_v) *
+                              static_cast<int64_t>(sizeof(T)));
+        Acc* const query = queries.as<Acc>();
+        T* const key_buffer = buffers.as<T>();
+        T* const value_buffer = key_buffer + kStepKeys * shape_.dim;
+        std::array<Acc, kFewRows> factors;
+        std::array<KeyRange, kFewRows> ranges;
+        int64_t first = std::numeric_limits<int64_t>::max();
+        int64_t last = 0;
+        for (int64_t row = 0; row < rows_; ++row) {
+            const RowIndex at = index_of(head, row);
+            const auto slot = static_cast<size_t>(row);
+            kernels_.pack_query(query_.address(at.batch, at.head, at.query, int64_t{0}),
+                                query_.strides[3], shape_.dim, query + row * query_width_);
+            factors[slot] = numbers_.factor(at.batch, at.head, at.query);
+            ranges[slot] = visibility_.range(at.batch, at.query);
+            if (ranges[slot].last > 0) first = std::min(first, ranges[slot].first);
+            last = std::max(last, ranges[slot].last);
+            state(head, part, row) = {-std::numeric_limits<Acc>::infinity(), 0, 0};
+            std::fill_n(out_sums(head, part, row), out_width_, Acc{0});
+        }
+        first = std::max(first / kStepKeys * kStepKeys, part * kPartKeys);
+        last = std::min(last, (part + 1) * kPartKeys);
+        for (int64_t start = first; start < last; start += kStepKeys) {
+            const int64_t keys = std::min(kStepKeys, last - start);
+            const Lines key = lines(key_, b, h, start, keys, shape_.dim, key_buffer);
+            const Lines value = lines(value_, b, h, start, keys, shape_.dim_v, value_buffer);
+            run_step(head, part, start, keys, query, factors.data(), ranges.data(), key, value);
+        }
+    }
+
+    void run_step(int64_t head, int64_t part, int64_t start, int64_t keys, const Acc* query,
+                  const Acc* factors, const KeyRange* ranges, const Lines& key,
+                  const Lines& value) {
+        Acc scores[kFewRows * kStepKeys];
+        Acc bias[kStepKeys];
+        Acc alpha[kFewRows];
+        kernels_.score(query, rows_, shape_.dim, key.data, key.stride, keys, value.data,
+                       value.stride, shape_.dim_v, scores);
+        bool all_see_all = !visibility_.has_mask();
+        for (int64_t row = 0; row < rows_; ++row)
+            all_see_all &= ranges[row].first <= start && ranges[row].last >= start + keys;
+        for (int64_t row = 0; row < rows_; ++row) {
+            const RowIndex at = index_of(head, row);
+            RowStep<Acc> step{.factor = factors[row],
+                              .softcap = softcap_,
+                              .first = std::max<int64_t>(0, ranges[row].first - start),
+                              .last = std::min(keys, ranges[row].last - start),
+                              .bias = nullptr,
+                              .has_moment = numbers_.has_stats()};
+            if (step.first >= step.last) continue;
+            Acc* const weights = scores + row * kStepKeys;
+            if (visibility_.has_mask()) {
+                if (!visibility_.fill_bias(at.batch, at.head, at.query, start, start + keys, bias,
+                                           1))
+                    continue;
+                std::fill(bias + keys, bias + kStepKeys, Acc{0});
+                step.bias = bias;
+            }
+            alpha[row] = kernels_.weigh(step, keys, weights, state(head, part, row));
+            if (all_see_all) continue;
+            // 0 times an infinite value is NaN: a row takes the values of the keys that it sees.
+            Acc* const sums = out_sums(head, part, row);
+            Acc keep = alpha[row];
+            for (int64_t j = step.first; j < step.last;) {
+                int64_t end = step.last;
+                if (step.bias != nullptr) {
+                    const auto hidden = [&](int64_t at_key) {
+                        return bias[at_key] == -std::numeric_limits<Acc>::infinity();
+                    };
+                    while (j < step.last && hidden(j)) ++j;
+                    for (end = j; end < step.last && !hidden(end);) ++end;
+                    if (j == end) break;
+                }
+                kernels_.add_values(weights + j, 1, &keep, value.data + j * value.stride,
+                                    value.stride, end - j, shape_.dim_v, sums, out_width_);
+                keep = 1;
+                j = end;
+            }
+        }
+        if (all_see_all) {
+            kernels_.add_values(scores, rows_, alpha, value.data, value.stride, keys, shape_.dim_v,
+                                out_sums(head, part, 0), out_width_);
+        }
+    }
+
+    // The parts of a row, one after the other: (m, l, a, out) move to the larger reference.
+    void finish_row(int64_t head, int64_t row) {
+        RowState<Acc> total = state(head, 0, row);
+        Acc* const sums = out_sums(head, 0, row);
+        for (int64_t part = 1; part < parts_; ++part) {
+            const RowState<Acc>& other = state(head, part, row);
+            if (other.sum == 0) continue;
+            const Acc* more = out_sums(head, part, row);
+            const Acc maximum = std::max(total.maximum, other.maximum);
+            const auto move = [&](const RowState<Acc>& from, Acc& moment) {
+                if (from.sum == 0) return Acc{0};
+                const Acc delta = from.maximum == maximum ? Acc{0} : from.maximum - maximum;
+                const Acc factor = std::exp(delta);
+                // Where the factor is 0 the distance may be infinite.
+                moment = factor == 0 ? Acc{0} : factor * (from.moment + delta * from.sum);
+                return factor;
+            };
+            Acc own_moment = 0;
+            Acc other_moment = 0;
+            const Acc own_factor = move(total, own_moment);
+            const Acc other_factor = move(other, other_moment);
+            for (int64_t c = 0; c < out_width_; ++c)
+                sums[c] = own_factor * sums[c] + other_factor * more[c];
+            total = {maximum, own_factor * total.sum + other_factor * other.sum,
+                     own_moment + other_moment};
+        }
+        const RowIndex at = index_of(head, row);
+        const bool empty = visibility_.visible(at.batch, at.head, at.query) == 0;
+        if (numbers_.has_stats()) {
+            numbers_.write_stats(at.batch, at.head, at.query, empty, total.maximum, total.sum,
+                                 total.moment);
+        }
+        kernels_.finish(sums, empty ? Acc{1} : total.sum, shape_.dim_v,
+                        out_.address(at.batch, at.head, at.query, int64_t{0}), out_.strides[3]);
+    }
+
+    const FewRowsKernels<Acc>& kernels_;
+    const Shape& shape_;
+    const Visibility& visibility_;
+    View<4> query_;
+    View<4> key_;
+    View<4> value_;
+    View<4> out_;
+    Rows<Acc> numbers_;
+    Acc softcap_;
+    int64_t rows_;
+    int64_t parts_;
+    int64_t query_width_;
+    int64_t out_width_;
+    std::vector<RowState<Acc>> states_;
+    Scratch outs_;
+};
+
+}  // namespace
+
+void attend_few_rows(const Shape& shape, const Visibility& visibility, const Inputs& inputs,
+                     const Options& options, const Tensor& out, const Stats* stats) {
+    dispatch<float, double, Float16, BFloat16>(inputs.query.dtype, [&]<class T>() {
+        FewRows<T>(shape, visibility, inputs, options, out, stats)();
+    });
+}
+
+}  // namespace slipstick::cpu::attention

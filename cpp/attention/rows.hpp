@@ -1,0 +1,67 @@
+// What a row of scores needs beyond its operands: lambda, and where its statistics go.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "attention/attention.hpp"
+#include "attention/scale.hpp"
+#include "attention/view.hpp"
+#include "attention/visibility.hpp"
+
+namespace slipstick::cpu::attention {
+
+template <class Acc>
+class Rows {
+public:
+    Rows(const Options& options, const Visibility& visibility, const Stats* stats)
+        : scale_(options.scale), visibility_(visibility) {
+        if (scale_.law == Law::kGiven) given_.emplace(scale_.values);
+        if (stats != nullptr) {
+            lse_.emplace(stats->lse);
+            entropy_.emplace(stats->entropy);
+            max_logit_.emplace(stats->max_logit);
+        }
+    }
+
+    bool has_stats() const { return lse_.has_value(); }
+
+    // lambda, rounded once to the type of the scores.
+    Acc factor(int64_t b, int64_t h, int64_t i) const {
+        if (given_)
+            return static_cast<Acc>(float_at(given_->data, given_->dtype, given_->offset(b, h, i)));
+        return static_cast<Acc>(attention::factor(scale_, h, visibility_.count(b, h, i)));
+    }
+
+    // Of m, l and a; `empty` where the row sees no key.
+    void write_stats(int64_t b, int64_t h, int64_t i, bool empty, Acc maximum, Acc sum,
+                     Acc moment) const {
+        constexpr double infinity = std::numeric_limits<double>::infinity();
+        constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+        double lse = -infinity;
+        double entropy = 0;
+        double largest = -infinity;
+        if (!empty) {
+            largest = maximum;
+            // l is 0 where all visible scores are -inf, and NaN where one is NaN or +inf.
+            const double total = sum == 0 ? nan : sum;
+            lse = largest + std::log(total);
+            entropy = std::log(total) - moment / total;
+            if (std::isnan(sum) && largest != infinity) largest = nan;
+        }
+        *lse_->template at<Acc>(b, h, i) = static_cast<Acc>(lse);
+        *entropy_->template at<Acc>(b, h, i) = static_cast<Acc>(entropy);
+        *max_logit_->template at<Acc>(b, h, i) = static_cast<Acc>(largest);
+    }
+
+private:
+    const Scale& scale_;
+    const Visibility& visibility_;
+    std::optional<View<3>> given_;
+    std::optional<View<3>> lse_;
+    std::optional<View<3>> entropy_;
+    std::optional<View<3>> max_logit_;
+};
+
+}  // namespace slipstick::cpu::attention
