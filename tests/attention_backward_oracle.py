@@ -49,7 +49,8 @@ def upstream_for(arrays, which="all", seed=9) -> Upstream:
 
 def sum_over_group(x, kv_heads, work, order):
     """(batch, heads, ...) to (batch, kv_heads, ...), a head after the other."""
-    parts = x.reshape(x.shape[0], kv_heads, -1, *x.shape[2:])
+    group = x.shape[1] // max(1, kv_heads)
+    parts = x.reshape(x.shape[0], kv_heads, group, *x.shape[2:])
     total = np.zeros((x.shape[0], kv_heads, *x.shape[2:]), work)
     for i in range(parts.shape[2]) if order is None else order.permutation(parts.shape[2]):
         total += parts[:, :, i]

@@ -31,6 +31,9 @@ SLIPSTICK_INLINE T rounded(AccOf<T> value) {
     }
 }
 
+// Rows in one chain of dK and dV. Chains of 64 rounded more than a plain loop over one head's rows.
+constexpr int64_t kRowChain = 32;
+
 // --- Packing ---
 template <class T>
 bool pack_row(const void* row, int64_t stride, int64_t count, AccOf<T> factor, int64_t width,
@@ -282,11 +285,18 @@ void add(const RowTile<Acc>& rows, const GradTile<Acc>& tile, const GradStep<Acc
         pack_lines(step.grads, keys, panel, width, step.packed_grads);
     }
     if (!finite) return;
-    const FastMac<Acc> mac;
     const auto product = [&](const Acc* left, const Acc* right, int64_t columns, Acc* target) {
         const int64_t stride = (columns + lanes - 1) / lanes * lanes;
-        multiply_block<FastMac<Acc>>(&mac, keys, width, columns, left, right,
-                                     target + step.begin * stride, stride, true);
+        for (int64_t c = 0; c < columns; c += lanes) {
+            for (int64_t j = 0; j < keys; j += kTileRows) {
+                for (int64_t row = 0; row < width; row += kRowChain) {
+                    const int64_t depth = width - row < kRowChain ? width - row : kRowChain;
+                    multiply_tile(FastMac<Acc>{}, depth, left + j * width + row * kTileRows,
+                                  right + c * width + row * lanes,
+                                  target + (step.begin + j) * stride + c, stride, true);
+                }
+            }
+        }
     };
     product(step.packed_weights, rows.grad_lines, step.dim_v, tile.grad_value);
     product(step.packed_grads, rows.scaled, step.dim, tile.grad_key);
