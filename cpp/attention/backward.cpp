@@ -24,8 +24,10 @@ constexpr int64_t kTileBytes = 128 << 10;
 constexpr int64_t kLongestTile = 120;  // weights and gradients of 16 float32 rows: 15 KiB
 constexpr int64_t kShortestTile = 24;
 constexpr int64_t kTileStep = 24;  // a multiple of the rows of every level's register tile
-// Sums of dQ of a head that are alive at once, and threads that a head can keep busy.
-constexpr int64_t kSplits = 8;
+// Sums of dQ of a head, and threads that a head can keep busy; fewer where the sums are long.
+constexpr int64_t kFewestSplits = 4;
+constexpr int64_t kMostSplits = 8;
+constexpr int64_t kSumElements = 1 << 24;  // of all splits: 64 MiB in float32
 // Packed rows and sums of dQ that are alive at once, unless one head alone needs more.
 constexpr int64_t kPackedBytes = 8 << 20;
 constexpr double kSerialProducts = 1 << 20;  // about 50 us of multiply-adds
@@ -69,7 +71,9 @@ public:
           tile_keys_(std::min(tile_keys(shape.dim, shape.dim_v, sizeof(Acc)),
                               round_up(std::max<int64_t>(1, shape.keys), kTileStep))),
           key_tiles_(ceil_div(shape.keys, tile_keys_)),
-          splits_(std::min(kSplits, key_tiles_)),
+          splits_(std::min(key_tiles_,
+                           std::clamp(kSumElements / std::max<int64_t>(1, rows_ * shape.dim),
+                                      kFewestSplits, kMostSplits))),
           line_(round_up(shape.dim, kernels.lanes)),
           line_v_(round_up(shape.dim_v, kernels.lanes)),
           turned_(round_up(shape.dim, kernels.tile_rows)),
@@ -100,9 +104,10 @@ public:
             return packed.as<Acc>() + step * row_tiles_ * tile_size_ +
                    (head * splits_ + split) * sums;
         };
-        const double products = static_cast<double>(rows_ + 1) *
-                                static_cast<double>(ceil_div(key_tiles_, kSplits) * tile_keys_) *
-                                static_cast<double>(2 * shape_.dim + 2 * shape_.dim_v);
+        const double products =
+            static_cast<double>(rows_ + 1) *
+            static_cast<double>(ceil_div(key_tiles_, kMostSplits) * tile_keys_) *
+            static_cast<double>(2 * shape_.dim + 2 * shape_.dim_v);
         const auto grain =
             std::max<int64_t>(1, static_cast<int64_t>(kSerialProducts / (products + 1)));
         const int64_t row_grain =
