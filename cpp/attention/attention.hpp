@@ -50,11 +50,41 @@ struct Stats {
     Tensor max_logit;
 };
 
-ResultSpec result_of_attention(const Inputs& inputs, const Options& options);
+// `function` is whose arguments they are, for messages.
+ResultSpec result_of_attention(const Inputs& inputs, const Options& options,
+                               const char* function = "attention");
 // The shape and dtype of each of the statistics, for inputs that result_of_attention has accepted.
 ResultSpec result_of_stats(const Inputs& inputs);
 // `stats` may be null.
 void attention(const Inputs& inputs, const Options& options, const Tensor& out, const Stats* stats);
+
+// What attention returned, and the gradients that arrive at it: of the shape of `out`, and of the
+// statistics; those of lse and entropy may be null.
+struct Returned {
+    ConstTensor out;
+    ConstTensor lse;
+    ConstTensor entropy;
+    ConstTensor grad_out;
+    const ConstTensor* grad_lse = nullptr;
+    const ConstTensor* grad_entropy = nullptr;
+};
+
+// Gradients of the inputs, of their shapes and dtype. `scale` may be null:
+//   kAffineLog    float64 (heads, 2): that of p0 and of p1, a head
+//   kGiven        of the shape and dtype of the scale's values
+struct Gradients {
+    Tensor query;
+    Tensor key;
+    Tensor value;
+    const Tensor* scale;
+};
+
+void check_attention_backward(const Inputs& inputs, const Options& options,
+                              const Returned& returned);
+// Of what check_attention_backward has accepted; laws without a gradient have none.
+ResultSpec result_of_scale_gradient(const Inputs& inputs, const Options& options);
+void attention_backward(const Inputs& inputs, const Options& options, const Returned& returned,
+                        const Gradients& gradients);
 
 // softmax(lambda * scores) along `axis`, where n is the number of scores above -inf. `out` may be
 // `scores`.

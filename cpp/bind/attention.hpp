@@ -92,6 +92,77 @@ inline void bind_attention(py::module_& module) {
         py::arg("mask"), py::arg("softcap"), py::arg("n_keys"), py::arg("return_stats"),
         py::arg("out"), py::arg("empty"));
 
+    // `with_scale`: the scale has a gradient, see result_of_scale_gradient; else the last of the
+    // four results is None.
+    module.def(
+        "attention_backward",
+        [](py::object grad_out, py::object query, py::object key, py::object value, py::object out,
+           py::object lse, py::object entropy, py::object grad_lse, py::object grad_entropy,
+           std::string_view law, py::object scale, bool causal, int64_t left, int64_t right,
+           py::object key_lengths, py::object mask, double softcap, py::object n_keys,
+           bool with_scale, py::object empty, py::object empty_scale) -> py::tuple {
+            const char* name = "attention_backward";
+            const Array grad_out_array(name, "grad_out", grad_out);
+            const Array query_array(name, "query", query);
+            const Array key_array(name, "key", key);
+            const Array value_array(name, "value", value);
+            const Array out_array(name, "out", out);
+            const Array lse_array(name, "stats.lse", lse);
+            const Array entropy_array(name, "stats.entropy", entropy);
+            const OptionalArray grad_lse_array(name, "grad_lse", grad_lse);
+            const OptionalArray grad_entropy_array(name, "grad_entropy", grad_entropy);
+            const Array scale_array(name, "scale", scale);
+            const OptionalArray lengths_array(name, "key_lengths", key_lengths);
+            const OptionalArray mask_array(name, "mask", mask);
+            const OptionalArray n_keys_array(name, "n_keys", n_keys);
+            const attention::Inputs inputs{query_array.tensor(), key_array.tensor(),
+                                           value_array.tensor()};
+            const attention::Options options{.scale = {law_named(law), scale_array.tensor()},
+                                             .causal = causal,
+                                             .left = left,
+                                             .right = right,
+                                             .key_lengths = lengths_array.tensor(),
+                                             .mask = mask_array.tensor(),
+                                             .n_keys = n_keys_array.tensor(),
+                                             .softcap = softcap};
+            const attention::Returned returned{.out = out_array.tensor(),
+                                               .lse = lse_array.tensor(),
+                                               .entropy = entropy_array.tensor(),
+                                               .grad_out = grad_out_array.tensor(),
+                                               .grad_lse = grad_lse_array.tensor(),
+                                               .grad_entropy = grad_entropy_array.tensor()};
+            attention::check_attention_backward(inputs, options, returned);
+            const auto like = [](const ConstTensor& tensor) {
+                ResultSpec spec{tensor.dtype};
+                for (int axis = 0; axis < tensor.rank; ++axis) spec.append(tensor.shape[axis]);
+                return spec;
+            };
+            const Result grad_query(name, py::none(), empty, like(inputs.query), {});
+            const Result grad_key(name, py::none(), empty, like(inputs.key), {});
+            const Result grad_value(name, py::none(), empty, like(inputs.value), {});
+            attention::Gradients gradients{grad_query.tensor(), grad_key.tensor(),
+                                           grad_value.tensor(), nullptr};
+            if (!with_scale) {
+                without_gil(
+                    [&] { attention::attention_backward(inputs, options, returned, gradients); });
+                return py::make_tuple(grad_query.object(), grad_key.object(), grad_value.object(),
+                                      py::none());
+            }
+            const Result grad_scale(name, py::none(), empty_scale,
+                                    attention::result_of_scale_gradient(inputs, options), {});
+            const Tensor target = grad_scale.tensor();
+            gradients.scale = &target;
+            without_gil(
+                [&] { attention::attention_backward(inputs, options, returned, gradients); });
+            return py::make_tuple(grad_query.object(), grad_key.object(), grad_value.object(),
+                                  grad_scale.object());
+        },
+        py::arg("grad_out"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("out"),
+        py::arg("lse"), py::arg("entropy"), py::arg("grad_lse"), py::arg("grad_entropy"),
+        py::arg("law"), py::arg("scale"), py::arg("causal"), py::arg("left"), py::arg("right"),
+        py::arg("key_lengths"), py::arg("mask"), py::arg("softcap"), py::arg("n_keys"),
+        py::arg("with_scale"), py::arg("empty"), py::arg("empty_scale"));
+
     module.def(
         "softmax",
         [](py::object scores, std::string_view law, py::object scale, int64_t axis, py::object out,

@@ -7,13 +7,16 @@
 
 from slipstick import mitchell, projection, scales
 from slipstick._attention import AttentionStats, attention, softmax
+from slipstick._attention_backward import AttentionGrads, attention_backward
 from slipstick._runtime import get_isa, get_num_threads, set_isa, set_num_threads
 from slipstick._version import __version__
 
 __all__ = [
+    "AttentionGrads",
     "AttentionStats",
     "__version__",
     "attention",
+    "attention_backward",
     "get_isa",
     "get_num_threads",
     "mitchell",

@@ -120,6 +120,29 @@ def attention(
     out: Any,
     empty: Empty,
 ) -> tuple[Any, Any, Any, Any]: ...
+def attention_backward(
+    grad_out: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    out: Any,
+    lse: Any,
+    entropy: Any,
+    grad_lse: Any,
+    grad_entropy: Any,
+    law: str,
+    scale: Any,
+    causal: bool,
+    left: int,
+    right: int,
+    key_lengths: Any,
+    mask: Any,
+    softcap: float,
+    n_keys: Any,
+    with_scale: bool,
+    empty: Empty,
+    empty_scale: Empty,
+) -> tuple[Any, Any, Any, Any]: ...
 def softmax(scores: Any, law: str, scale: Any, axis: int, out: Any, empty: Empty) -> Any: ...
 def projection_block(
     kind: str, seed: int, first_row: int, first_column: int, scale: float, out: Any

@@ -6,7 +6,13 @@ here checks its arguments beyond what the mathematics needs; the public function
 """
 
 from slipstick._gaussian import fma, gaussian_from_bits
-from slipstick.reference._attention import AttentionStats, attention, softmax
+from slipstick.reference._attention import (
+    AttentionGrads,
+    AttentionStats,
+    attention,
+    attention_backward,
+    softmax,
+)
 from slipstick.reference._gain import gain
 from slipstick.reference._methods import realm_table
 from slipstick.reference._mitchell import (
@@ -24,9 +30,11 @@ from slipstick.reference._projection import block, min_dim, philox4x32, project
 from slipstick.reference._statistics import ErrorStatistics, error_statistics
 
 __all__ = [
+    "AttentionGrads",
     "AttentionStats",
     "ErrorStatistics",
     "attention",
+    "attention_backward",
     "block",
     "conv2d",
     "derivative",

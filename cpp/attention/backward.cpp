@@ -1,0 +1,426 @@
+// The loop around the gradients' kernels. Rows are packed once; then a thread owns a few key tiles
+// of a head, with their dK and dV, and adds what they give to dQ to a sum of its own; last, these
+// sums are added up. Every sum has one owner and one order, so there is nothing atomic.
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "attention/attention.hpp"
+#include "attention/backward_kernels.hpp"
+#include "attention/scale.hpp"
+#include "attention/scale_gradient.hpp"
+#include "attention/visibility.hpp"
+#include "core/threads.hpp"
+
+namespace slipstick::cpu::attention {
+namespace {
+
+// Panels of a row tile: the depth of the products that give dK and dV, 64 float32 rows at v3.
+constexpr int64_t kPanels = 4;
+// Keys and values of a tile, packed: a quarter of a 512 KiB second cache.
+constexpr int64_t kTileBytes = 128 << 10;
+constexpr int64_t kLongestTile = 120;  // weights and gradients of 16 float32 rows: 15 KiB
+constexpr int64_t kShortestTile = 24;
+constexpr int64_t kTileStep = 24;  // a multiple of the rows of every level's register tile
+// Sums of dQ of a head, and threads that a head can keep busy; fewer where the sums are long.
+constexpr int64_t kFewestSplits = 4;
+constexpr int64_t kMostSplits = 8;
+constexpr int64_t kSumElements = 1 << 24;  // of all splits: 64 MiB in float32
+// Packed rows and sums of dQ that are alive at once, unless one head alone needs more.
+constexpr int64_t kPackedBytes = 8 << 20;
+constexpr double kSerialProducts = 1 << 20;  // about 50 us of multiply-adds
+constexpr int64_t kSerialElements = 1 << 15;
+
+int64_t round_up(int64_t value, int64_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
+int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+
+// A function of dtype and head dimensions alone, so that a row's bits depend on its sequence only.
+int64_t tile_keys(int64_t dim, int64_t dim_v, int64_t acc_bytes) {
+    const int64_t fitting = kTileBytes / (acc_bytes * std::max<int64_t>(1, dim + dim_v));
+    return std::clamp(fitting / kTileStep * kTileStep, kShortestTile, kLongestTile);
+}
+
+template <class Acc>
+class BackwardRun {
+public:
+    BackwardRun(const Backward<Acc>& kernels, const Shape& shape, const Visibility& visibility,
+                const Inputs& inputs, const Options& options, const Returned& returned,
+                const Gradients& gradients, double* grad_factor)
+        : kernels_(kernels),
+          shape_(shape),
+          visibility_(visibility),
+          options_(options),
+          query_(inputs.query),
+          key_(inputs.key),
+          value_(inputs.value),
+          out_(returned.out),
+          grad_out_(returned.grad_out),
+          lse_(returned.lse),
+          entropy_(returned.entropy),
+          grad_query_(gradients.query),
+          grad_key_(gradients.key),
+          grad_value_(gradients.value),
+          grad_factor_(grad_factor),
+          rows_(shape.group() * shape.queries),
+          tile_rows_(std::min(kPanels * kernels.lanes, round_up(rows_, kernels.lanes))),
+          row_tiles_(rows_ == 0 ? 0 : ceil_div(rows_, tile_rows_)),
+          tile_keys_(std::min(tile_keys(shape.dim, shape.dim_v, sizeof(Acc)),
+                              round_up(std::max<int64_t>(1, shape.keys), kTileStep))),
+          key_tiles_(ceil_div(shape.keys, tile_keys_)),
+          splits_(std::min(key_tiles_,
+                           std::clamp(kSumElements / std::max<int64_t>(1, rows_ * shape.dim),
+                                      kFewestSplits, kMostSplits))),
+          line_(round_up(shape.dim, kernels.lanes)),
+          line_v_(round_up(shape.dim_v, kernels.lanes)),
+          turned_(round_up(shape.dim, kernels.tile_rows)),
+          tile_size_(tile_rows_ * (shape.dim + shape.dim_v + line_ + line_v_ + 4)) {
+        if (options.scale.law == Law::kGiven) given_.emplace(options.scale.values);
+        if (returned.grad_lse != nullptr) grad_lse_.emplace(*returned.grad_lse);
+        if (returned.grad_entropy != nullptr) grad_entropy_.emplace(*returned.grad_entropy);
+    }
+
+    void operator()() {
+        const int64_t heads = shape_.batch * shape_.kv_heads;
+        if (heads == 0) return;
+        const int64_t sums = row_tiles_ * tile_rows_ * turned_;  // of one split
+        const int64_t head_bytes = std::max<int64_t>(
+            1, (row_tiles_ * tile_size_ + splits_ * sums) * static_cast<int64_t>(sizeof(Acc)));
+        // Enough heads at a time to keep all threads busy.
+        const int64_t wanted =
+            std::max(kPackedBytes / head_bytes,
+                     ceil_div(int64_t{4} * num_threads(), std::max<int64_t>(1, splits_)));
+        const int64_t step = std::clamp<int64_t>(wanted, 1, heads);
+        const Scratch packed(std::max<int64_t>(1, step * head_bytes));
+        std::vector<Tile> tiles(static_cast<size_t>(step * row_tiles_));
+        for (Tile& tile : tiles) tile.ranges.resize(static_cast<size_t>(2 * tile_rows_));
+        const auto slot = [&](int64_t at) {  // packed rows of a tile
+            return packed.as<Acc>() + at * tile_size_;
+        };
+        const auto sum = [&](int64_t head, int64_t split) {
+            return packed.as<Acc>() + step * row_tiles_ * tile_size_ +
+                   (head * splits_ + split) * sums;
+        };
+        const double products =
+            static_cast<double>(rows_ + 1) *
+            static_cast<double>(ceil_div(key_tiles_, kMostSplits) * tile_keys_) *
+            static_cast<double>(2 * shape_.dim + 2 * shape_.dim_v);
+        const auto grain =
+            std::max<int64_t>(1, static_cast<int64_t>(kSerialProducts / (products + 1)));
+        const int64_t row_grain =
+            std::max<int64_t>(1, kSerialElements / (tile_rows_ * (line_ + line_v_) + 1));
+        for (int64_t first = 0; first < heads; first += step) {
+            const int64_t count = std::min(step, heads - first);
+            parallel_for(count * row_tiles_, row_grain, [&](int64_t begin, int64_t end) {
+                for (int64_t at = begin; at < end; ++at) {
+                    pack_tile(first + at / row_tiles_, at % row_tiles_,
+                              tiles[static_cast<size_t>(at)], slot(at));
+                }
+            });
+            parallel_for(count * splits_, grain, [&](int64_t begin, int64_t end) {
+                for (int64_t at = begin; at < end; ++at) {
+                    const int64_t head = at / splits_;
+                    run_split(first + head, at % splits_, tiles.data() + head * row_tiles_,
+                              sum(head, at % splits_));
+                }
+            });
+            parallel_for(count * row_tiles_, row_grain, [&](int64_t begin, int64_t end) {
+                for (int64_t at = begin; at < end; ++at) {
+                    const int64_t head = at / row_tiles_;
+                    finish_tile(first + head, at % row_tiles_, tiles[static_cast<size_t>(at)],
+                                sum(head, 0), sums);
+                }
+            });
+        }
+    }
+
+private:
+    struct Tile {
+        RowTile<Acc> arrays;
+        std::vector<int64_t> ranges;
+        int64_t count;  // rows in use
+        KeyRange some;  // keys that some row sees
+        KeyRange all;   // keys that all rows see
+    };
+
+    // Rows as in the forward pass: of one kv head, in the order of their queries, the heads of a
+    // group side by side.
+    int64_t head_of(int64_t head, int64_t row) const {
+        return head % shape_.kv_heads * shape_.group() + row % shape_.group();
+    }
+    int64_t query_of(int64_t row) const { return row / shape_.group(); }
+
+    // lambda of a row, rounded once to the type of the scores.
+    Acc row_factor(int64_t b, int64_t h, int64_t i) const {
+        if (given_)
+            return static_cast<Acc>(float_at(given_->data, given_->dtype, given_->offset(b, h, i)));
+        return static_cast<Acc>(factor(options_.scale, h, visibility_.count(b, h, i)));
+    }
+
+    void pack_tile(int64_t head, int64_t number, Tile& tile, Acc* memory) const {
+        const int64_t lanes = kernels_.lanes;
+        const int64_t b = head / shape_.kv_heads;
+        tile.count = std::min(tile_rows_, rows_ - number * tile_rows_);
+        const int64_t width = round_up(tile.count, lanes);
+        std::fill_n(memory, tile_size_, Acc{0});
+        std::fill(tile.ranges.begin(), tile.ranges.end(), 0);
+        const auto take = [&memory](int64_t size) { return std::exchange(memory, memory + size); };
+        Acc* const query = take(width * shape_.dim);
+        Acc* const grad = take(width * shape_.dim_v);
+        Acc* const scaled = take(width * line_);
+        Acc* const grad_lines = take(width * line_v_);
+        Acc* const factors = take(width);
+        Acc* const lse = take(width);
+        Acc* const constant = take(width);
+        Acc* const grad_entropy = take(width);
+        int64_t* const first = tile.ranges.data();
+        int64_t* const last = first + tile_rows_;
+        tile.some = {shape_.keys, 0};
+        tile.all = {0, shape_.keys};
+        bool finite = true;
+        for (int64_t row = 0; row < tile.count; ++row) {
+            const int64_t at = number * tile_rows_ + row;
+            const int64_t h = head_of(head, at);
+            const int64_t i = query_of(at);
+            const Acc row_lse = *lse_.template at<Acc>(b, h, i);
+            // A row without a key, in this call or in all calls that its statistics come from.
+            const bool empty = visibility_.visible(b, h, i) == 0 ||
+                               row_lse == -std::numeric_limits<Acc>::infinity();
+            const KeyRange seen = empty ? KeyRange{0, 0} : visibility_.range(b, i);
+            first[row] = seen.first;
+            last[row] = seen.last;
+            tile.some = {std::min(tile.some.first, seen.last > 0 ? seen.first : shape_.keys),
+                         std::max(tile.some.last, seen.last)};
+            tile.all = {std::max(tile.all.first, seen.first), std::min(tile.all.last, seen.last)};
+            if (empty) continue;
+            factors[row] = row_factor(b, h, i);
+            lse[row] = row_lse;
+            const void* const grad_row = grad_out_.address(b, h, i, int64_t{0});
+            double sum =
+                kernels_.dot(grad_row, grad_out_.strides[3], out_.address(b, h, i, int64_t{0}),
+                             out_.strides[3], shape_.dim_v);
+            if (grad_lse_) sum -= static_cast<double>(*grad_lse_->template at<Acc>(b, h, i));
+            if (grad_entropy_) {
+                grad_entropy[row] = *grad_entropy_->template at<Acc>(b, h, i);
+                sum += static_cast<double>(grad_entropy[row]) *
+                       static_cast<double>(*entropy_.template at<Acc>(b, h, i));
+            }
+            constant[row] = static_cast<Acc>(sum);
+            const int64_t panel = row / lanes * lanes;
+            const int64_t lane = row % lanes;
+            finite &= kernels_.pack_row(query_.address(b, h, i, int64_t{0}), query_.strides[3],
+                                        shape_.dim, factors[row], width,
+                                        query + panel * shape_.dim + lane, scaled + row * lanes);
+            finite &=
+                kernels_.pack_row(grad_row, grad_out_.strides[3], shape_.dim_v, Acc{1}, width,
+                                  grad + panel * shape_.dim_v + lane, grad_lines + row * lanes);
+        }
+        tile.arrays = {.panels = width / lanes,
+                       .query = query,
+                       .grad = grad,
+                       .scaled = scaled,
+                       .grad_lines = grad_lines,
+                       .factor = factors,
+                       .lse = lse,
+                       .constant = constant,
+                       .grad_entropy = grad_entropy_ ? grad_entropy : nullptr,
+                       .first = first,
+                       .last = last,
+                       .turned = nullptr,
+                       .finite = finite};
+    }
+
+    // Memory of a thread, cut into arrays.
+    struct Workspace {
+        Acc* key;
+        Acc* value;
+        Acc* columns;
+        Acc* grad_key;
+        Acc* grad_value;
+        Acc* bias;
+        GradStep<Acc> step;
+    };
+
+    // Key tiles split, split + splits_, ... of a head: under causal order the later ones have less
+    // to do, so each split has some of either.
+    void run_split(int64_t head, int64_t split, const Tile* tiles, Acc* sums) const {
+        const int64_t keys = round_up(tile_keys_, kernels_.tile_rows);
+        const int64_t columns = round_up(shape_.dim, kernels_.tile_rows);
+        const int64_t bias = visibility_.has_mask() ? keys * tile_rows_ : 0;
+        const Scratch memory((keys * (shape_.dim + shape_.dim_v + columns + line_ + line_v_) +
+                              bias +
+                              2 * keys * (kernels_.lanes + std::max(tile_rows_, kernels_.lanes))) *
+                             static_cast<int64_t>(sizeof(Acc)));
+        Acc* next = memory.as<Acc>();
+        const auto take = [&next](int64_t size) { return std::exchange(next, next + size); };
+        Workspace own{};
+        own.key = take(keys * shape_.dim);
+        own.value = take(keys * shape_.dim_v);
+        own.columns = take(keys * columns);
+        own.grad_key = take(keys * line_);
+        own.grad_value = take(keys * line_v_);
+        own.bias = take(bias);
+        std::fill_n(own.bias, bias, Acc{0});
+        own.step = {.dim = shape_.dim,
+                    .dim_v = shape_.dim_v,
+                    .begin = 0,
+                    .end = 0,
+                    .all_visible = false,
+                    .bias = nullptr,
+                    .softcap = static_cast<Acc>(options_.softcap),
+                    .weights = take(keys * kernels_.lanes),
+                    .grads = take(keys * kernels_.lanes),
+                    .packed_weights = take(keys * tile_rows_),
+                    .packed_grads = take(keys * tile_rows_)};
+        std::fill_n(sums, row_tiles_ * tile_rows_ * turned_, Acc{0});
+        for (int64_t number = split; number < key_tiles_; number += splits_)
+            run_key_tile(head, number * tile_keys_, tiles, sums, own);
+    }
+
+    void run_key_tile(int64_t head, int64_t start, const Tile* tiles, Acc* sums,
+                      Workspace& own) const {
+        const int64_t b = head / shape_.kv_heads;
+        const int64_t h = head % shape_.kv_heads;
+        // Nothing is read behind the valid keys.
+        const int64_t keys =
+            std::max<int64_t>(0, std::min(tile_keys_, visibility_.length(b) - start));
+        GradTile<Acc> tile{.key = own.key,
+                           .value = own.value,
+                           .columns = own.columns,
+                           .grad_key = own.grad_key,
+                           .grad_value = own.grad_value,
+                           .start = start,
+                           .keys = keys,
+                           .finite = true};
+        std::fill_n(own.grad_key, tile_keys_ * line_, Acc{0});
+        std::fill_n(own.grad_value, tile_keys_ * line_v_, Acc{0});
+        if (keys > 0 && row_tiles_ > 0) {
+            const void* const first_key = key_.address(b, h, start, int64_t{0});
+            tile.finite = kernels_.pack_keys(first_key, key_.strides[2], key_.strides[3], keys,
+                                             shape_.dim, own.key);
+            kernels_.pack_columns(first_key, key_.strides[2], key_.strides[3], keys, shape_.dim,
+                                  own.columns);
+            kernels_.pack_keys(value_.address(b, h, start, int64_t{0}), value_.strides[2],
+                               value_.strides[3], keys, shape_.dim_v, own.value);
+            for (int64_t number = 0; number < row_tiles_; ++number) {
+                RowTile<Acc> rows = tiles[number].arrays;
+                rows.turned = sums + number * tile_rows_ * turned_;
+                add(head, number, tiles[number], rows, tile, own);
+            }
+        }
+        const int64_t written = std::min(tile_keys_, shape_.keys - start);
+        for (int64_t j = 0; j < written; ++j) {
+            kernels_.write(own.grad_key + j * line_, 1, shape_.dim, Acc{1},
+                           grad_key_.address(b, h, start + j, int64_t{0}), grad_key_.strides[3]);
+            kernels_.write(own.grad_value + j * line_v_, 1, shape_.dim_v, Acc{1},
+                           grad_value_.address(b, h, start + j, int64_t{0}),
+                           grad_value_.strides[3]);
+        }
+    }
+
+    void add(int64_t head, int64_t number, const Tile& of_rows, const RowTile<Acc>& rows,
+             const GradTile<Acc>& tile, Workspace& own) const {
+        GradStep<Acc>& step = own.step;
+        const int64_t first = std::max<int64_t>(0, of_rows.some.first - tile.start);
+        step.begin = first / kernels_.tile_rows * kernels_.tile_rows;
+        step.end = std::min(tile.keys, of_rows.some.last - tile.start);
+        if (first >= step.end) return;
+        step.all_visible = of_rows.all.first <= tile.start + step.begin &&
+                           of_rows.all.last >= tile.start + step.end;
+        if (visibility_.has_mask()) {
+            const int64_t lanes = kernels_.lanes;
+            bool shows = false;
+            for (int64_t row = 0; row < of_rows.count; ++row) {
+                const int64_t at = number * tile_rows_ + row;
+                shows |= visibility_.fill_bias(
+                    head / shape_.kv_heads, head_of(head, at), query_of(at),
+                    tile.start + step.begin, tile.start + step.end,
+                    own.bias + row / lanes * lanes * (step.end - step.begin) + row % lanes, lanes);
+            }
+            if (!shows) return;
+            step.bias = own.bias;
+        }
+        kernels_.add(rows, tile, step);
+    }
+
+    // The splits' sums of a row tile in their order; dQ = lambda times that, dlambda = <q, that>.
+    void finish_tile(int64_t head, int64_t number, const Tile& tile, Acc* sums,
+                     int64_t split_size) const {
+        const int64_t lanes = kernels_.lanes;
+        const int64_t b = head / shape_.kv_heads;
+        const int64_t size = tile_rows_ * turned_;
+        Acc* const total = sums + number * size;
+        for (int64_t split = 1; split < splits_; ++split) {
+            const Acc* const more = total + split * split_size;
+            for (int64_t k = 0; k < size; ++k) total[k] += more[k];
+        }
+        const std::vector<Acc> nothing(splits_ == 0 ? static_cast<size_t>(size) : 0);
+        const Acc* const turned = splits_ == 0 ? nothing.data() : total;
+        for (int64_t row = 0; row < tile.count; ++row) {
+            const int64_t at = number * tile_rows_ + row;
+            const int64_t h = head_of(head, at);
+            const int64_t i = query_of(at);
+            const Acc* const own = turned + row / lanes * lanes * turned_ + row % lanes;
+            kernels_.write(own, lanes, shape_.dim, tile.arrays.factor[row],
+                           grad_query_.address(b, h, i, int64_t{0}), grad_query_.strides[3]);
+            if (grad_factor_ == nullptr) continue;
+            const bool empty = tile.arrays.last[row] == 0;
+            grad_factor_[(b * shape_.heads + h) * shape_.queries + i] =
+                empty ? 0
+                      : kernels_.dot_sums(query_.address(b, h, i, int64_t{0}), query_.strides[3],
+                                          own, lanes, shape_.dim);
+        }
+    }
+
+    const Backward<Acc>& kernels_;
+    const Shape& shape_;
+    const Visibility& visibility_;
+    const Options& options_;
+    View<4> query_;
+    View<4> key_;
+    View<4> value_;
+    View<4> out_;
+    View<4> grad_out_;
+    View<3> lse_;
+    View<3> entropy_;
+    View<4> grad_query_;
+    View<4> grad_key_;
+    View<4> grad_value_;
+    double* grad_factor_;
+    std::optional<View<3>> given_;
+    std::optional<View<3>> grad_lse_;
+    std::optional<View<3>> grad_entropy_;
+    int64_t rows_;
+    int64_t tile_rows_;
+    int64_t row_tiles_;
+    int64_t tile_keys_;
+    int64_t key_tiles_;
+    int64_t splits_;
+    int64_t line_;    // elements of a row of dK, padding included
+    int64_t line_v_;  // and of dV
+    int64_t turned_;  // elements of a row's sum of dR k, padding included
+    int64_t tile_size_;
+};
+
+}  // namespace
+
+void attention_backward(const Inputs& inputs, const Options& options, const Returned& returned,
+                        const Gradients& gradients) {
+    const Shape shape = shape_of(inputs);
+    const Visibility visibility(shape, inputs.query.rank == 4, options);
+    std::vector<double> grad_factor;
+    if (gradients.scale != nullptr)
+        grad_factor.resize(static_cast<size_t>(shape.batch * shape.heads * shape.queries));
+    dispatch<float, double, Float16, BFloat16>(inputs.query.dtype, [&]<class T>() {
+        const auto& kernels = active_attention_backward_kernels().of<T>();
+        BackwardRun<AccOf<T>>(kernels, shape, visibility, inputs, options, returned, gradients,
+                              gradients.scale != nullptr ? grad_factor.data() : nullptr)();
+    });
+    if (gradients.scale != nullptr)
+        write_scale_gradient(shape, visibility, options.scale, grad_factor, *gradients.scale);
+}
+
+}  // namespace slipstick::cpu::attention
