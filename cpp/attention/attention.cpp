@@ -1,12 +1,6 @@
 #include "attention/attention.hpp"
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <initializer_list>
-#include <new>
-#include <string>
-
+#include "attention/arguments.hpp"
 #include "attention/scale.hpp"
 #include "attention/visibility.hpp"
 #include "core/broadcast.hpp"
@@ -17,21 +11,6 @@ namespace slipstick::cpu::attention {
 namespace {
 
 constexpr const char* kFunction = "attention";
-constexpr int64_t kLargestCount = int64_t{1} << 53;  // float64 holds every integer up to here
-
-bool is_integer(Dtype dtype) { return dtype >= Dtype::kInt8 && dtype <= Dtype::kUInt64; }
-
-// A shape that belongs to no array.
-struct Sizes : ConstTensor {
-    explicit Sizes(std::initializer_list<int64_t> list)
-        : ConstTensor{nullptr, Dtype::kFloat32, static_cast<int>(list.size()), nullptr, nullptr} {
-        std::copy(list.begin(), list.end(), sizes.begin());
-        shape = sizes.data();
-    }
-    Sizes(const Sizes&) = delete;
-    Sizes& operator=(const Sizes&) = delete;
-    std::array<int64_t, 4> sizes{};
-};
 
 void check_axis(Named argument, int axis_from_end, const char* what, Named like, int64_t expected) {
     const int axis = argument.tensor.rank - axis_from_end;
@@ -68,19 +47,6 @@ void check_inputs(const Inputs& inputs) {
     }
 }
 
-// Sizes whose products no longer fit the counters, or whose packed keys fit no machine: broadcast
-// views can have them.
-void check_size(const Shape& shape) {
-    const double rows = static_cast<double>(shape.batch) * static_cast<double>(shape.heads) *
-                        static_cast<double>(shape.queries);
-    const double keys = static_cast<double>(shape.keys) + 1024;
-    const double columns = static_cast<double>(shape.dim) + static_cast<double>(shape.dim_v) + 1024;
-    constexpr double kMostBytes = 0x1p47;  // of a process's address space
-    if (rows > 0x1p60 || keys * columns * static_cast<double>(sizeof(double)) > kMostBytes) {
-        throw std::bad_alloc();
-    }
-}
-
 void check_mask(const ConstTensor& mask, const Shape& shape) {
     check_dtype(kFunction, {"mask", mask}, mask.dtype == Dtype::kBool || is_float(mask.dtype),
                 "bool (True where a key may be attended) or a float type");
@@ -91,26 +57,8 @@ void check_mask(const ConstTensor& mask, const Shape& shape) {
     }
 }
 
-void check_integers(Named argument, bool shape_fits, const std::string& shapes, int64_t highest) {
-    const ConstTensor& tensor = argument.tensor;
-    check_dtype(kFunction, argument, is_integer(tensor.dtype), "integer");
-    if (!shape_fits) {
-        refuse_value(kFunction, "`", argument.name, "` must be ", shapes, ", got shape ",
-                     shape_text(tensor));
-    }
-    const View<2> view(tensor);
-    for (int64_t i = 0; i < view.shape[0]; ++i) {
-        for (int64_t j = 0; j < view.shape[1]; ++j) {
-            const int64_t number = integer_at(view.data, view.dtype, view.offset(i, j));
-            if (number >= 0 && number <= highest) continue;
-            refuse_value(kFunction, "`", argument.name, "` must be from 0 to ", highest, ", got ",
-                         number);
-        }
-    }
-}
-
 void check_key_lengths(const ConstTensor& lengths, const Shape& shape) {
-    check_integers({"key_lengths", lengths},
+    check_integers(kFunction, {"key_lengths", lengths},
                    lengths.rank == 0 || (lengths.rank == 1 && lengths.shape[0] == shape.batch),
                    text("an integer or of shape (batch,), here (", shape.batch, ",)"), shape.keys);
 }
@@ -118,14 +66,15 @@ void check_key_lengths(const ConstTensor& lengths, const Shape& shape) {
 void check_n_keys(const ConstTensor& n_keys, const Shape& shape, bool has_batch) {
     const int64_t rank = n_keys.rank;
     if (!has_batch) {
-        check_integers(
-            {"n_keys", n_keys}, rank == 0 || (rank == 1 && n_keys.shape[0] == shape.queries),
-            text("an integer or of shape (queries,), here (", shape.queries, ",)"), kLargestCount);
+        check_integers(kFunction, {"n_keys", n_keys},
+                       rank == 0 || (rank == 1 && n_keys.shape[0] == shape.queries),
+                       text("an integer or of shape (queries,), here (", shape.queries, ",)"),
+                       kLargestCount);
         return;
     }
     const bool fits = rank == 0 || (rank <= 2 && n_keys.shape[0] == shape.batch &&
                                     (rank == 1 || n_keys.shape[1] == shape.queries));
-    check_integers({"n_keys", n_keys}, fits,
+    check_integers(kFunction, {"n_keys", n_keys}, fits,
                    text("an integer or of shape (batch,) or (batch, queries), here (", shape.batch,
                         ", ", shape.queries, ")"),
                    kLargestCount);
@@ -150,13 +99,7 @@ ResultSpec result_of_attention(const Inputs& inputs, const Options& options) {
     check_inputs(inputs);
     const Shape shape = shape_of(inputs);
     check_size(shape);
-    // The scores' own type decides what a cap may be: 0 or infinity in float32 would mean none.
-    const bool wide = inputs.query.dtype == Dtype::kFloat64;
-    const double cap = wide ? options.softcap : static_cast<float>(options.softcap);
-    if (options.softcap != 0 && !(cap > 0 && std::isfinite(cap))) {
-        refuse_value(kFunction, "`softcap` must be above 0 and finite in float32, got ",
-                     options.softcap);
-    }
+    check_softcap(kFunction, options.softcap, inputs.query.dtype);
     const Sizes rows{shape.batch, shape.heads, shape.queries};
     check_scale(kFunction, options.scale, rows, 1,
                 broadcasts_to(options.scale.values, 3, rows.shape), "(batch, heads, queries)");

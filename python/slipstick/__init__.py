@@ -7,6 +7,8 @@
 
 from slipstick import mitchell, projection, scales
 from slipstick._attention import AttentionStats, attention, softmax
+from slipstick._attention_merge import merge_attention
+from slipstick._attention_varlen import attention_varlen
 from slipstick._runtime import get_isa, get_num_threads, set_isa, set_num_threads
 from slipstick._version import __version__
 
@@ -14,8 +16,10 @@ __all__ = [
     "AttentionStats",
     "__version__",
     "attention",
+    "attention_varlen",
     "get_isa",
     "get_num_threads",
+    "merge_attention",
     "mitchell",
     "projection",
     "scales",

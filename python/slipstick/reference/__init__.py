@@ -8,6 +8,7 @@ here checks its arguments beyond what the mathematics needs; the public function
 from slipstick._gaussian import fma, gaussian_from_bits
 from slipstick.reference._attention import AttentionStats, attention, softmax
 from slipstick.reference._gain import gain
+from slipstick.reference._merge import merge_attention
 from slipstick.reference._methods import realm_table
 from slipstick.reference._mitchell import (
     divide,
@@ -22,11 +23,13 @@ from slipstick.reference._mitchell import (
 from slipstick.reference._products import conv2d, derivative, matmul, matmul_backward
 from slipstick.reference._projection import block, min_dim, philox4x32, project
 from slipstick.reference._statistics import ErrorStatistics, error_statistics
+from slipstick.reference._varlen import attention_varlen
 
 __all__ = [
     "AttentionStats",
     "ErrorStatistics",
     "attention",
+    "attention_varlen",
     "block",
     "conv2d",
     "derivative",
@@ -39,6 +42,7 @@ __all__ = [
     "log2",
     "matmul",
     "matmul_backward",
+    "merge_attention",
     "min_dim",
     "multiply",
     "philox4x32",
