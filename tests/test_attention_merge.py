@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import math
 from typing import Any
 
@@ -37,7 +38,7 @@ def parts_of(q, k, v, cuts, options):
             return_stats=True,
             **others,
         )
-        for a, b in zip(ends[:-1], ends[1:], strict=True)
+        for a, b in itertools.pairwise(ends)
     ]
 
 
@@ -163,7 +164,9 @@ def test_empty_with_empty_is_empty():
 
 
 def row(out, lse, entropy=0.0, max_logit=0.0):
-    return np.float32([[out]]), AttentionStats(*(np.float32([x]) for x in (lse, entropy, max_logit)))
+    return np.float32([[out]]), AttentionStats(
+        *(np.float32([x]) for x in (lse, entropy, max_logit))
+    )
 
 
 def test_what_an_empty_row_holds_is_not_read():
@@ -177,9 +180,10 @@ def test_what_is_not_finite_propagates():
     out, stats = slipstick.merge_attention([row(1.0, 2.0), row(math.nan, math.nan, math.nan, INF)])
     assert np.isnan([out.item(), stats.lse.item(), stats.entropy.item()]).all()
     assert stats.max_logit.item() == INF
-    for parts in ([row(1.0, 2.0, 0.0, 5.0), row(1.0, math.nan, 0.0, math.nan)] * 2,):
-        _, stats = slipstick.merge_attention(parts)
-        assert np.isnan(stats.max_logit.item())
+    _, stats = slipstick.merge_attention(
+        [row(1.0, 2.0, 0.0, 5.0), row(1.0, math.nan, 0.0, math.nan), row(1.0, 2.0, 0.0, 9.0)]
+    )
+    assert np.isnan(stats.max_logit.item())
 
 
 def test_weights_far_apart():
@@ -201,15 +205,11 @@ def test_bits_do_not_depend_on_threads(threads, isa):
     q, k, v = inputs(2, 4, 2, 200, 301, 64, 64, np.float32)
     parts = parts_of(q, k, v, (100, 200), {"causal": True})
     out, stats = slipstick.merge_attention(parts)
-    alone = [
-        slipstick.merge_attention(
-            [
-                (part[b : b + 1, :, i : i + 1], AttentionStats(*(x[b : b + 1, :, i : i + 1] for x in s)))
-                for part, s in parts
-            ]
-        )
-        for b, i in ((0, 0), (1, 199))
-    ]
+    alone = []
+    for b, i in ((0, 0), (1, 199)):
+        at = np.s_[b : b + 1, :, i : i + 1]
+        row_parts = [(part[at], AttentionStats(*(x[at] for x in s))) for part, s in parts]
+        alone.append(slipstick.merge_attention(row_parts))
     for (one, one_stats), (b, i) in zip(alone, ((0, 0), (1, 199)), strict=True):
         np.testing.assert_array_equal(one[0, :, 0], out[b, :, i])
         for got, all_ in zip(one_stats, stats, strict=True):

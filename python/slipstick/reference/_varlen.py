@@ -37,7 +37,8 @@ def attention_varlen(
     """
     query, key, value = np.asarray(query), np.asarray(key), np.asarray(value)
     queries, heads, _ = query.shape
-    ranges = [list(itertools.pairwise(np.asarray(x).tolist())) for x in (cu_seqlens_q, cu_seqlens_k)]
+    bounds = (np.asarray(x).tolist() for x in (cu_seqlens_q, cu_seqlens_k))
+    ranges = [list(itertools.pairwise(x)) for x in bounds]
     counts = None if n_keys is None else np.asarray(n_keys)
     if counts is not None:
         if counts.shape == (len(ranges[0]),):
