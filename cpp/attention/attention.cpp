@@ -1,12 +1,6 @@
 #include "attention/attention.hpp"
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <initializer_list>
-#include <new>
-#include <string>
-
+#include "attention/arguments.hpp"
 #include "attention/scale.hpp"
 #include "attention/visibility.hpp"
 #include "core/broadcast.hpp"
@@ -15,22 +9,6 @@
 
 namespace slipstick::cpu::attention {
 namespace {
-
-constexpr int64_t kLargestCount = int64_t{1} << 53;  // float64 holds every integer up to here
-
-bool is_integer(Dtype dtype) { return dtype >= Dtype::kInt8 && dtype <= Dtype::kUInt64; }
-
-// A shape that belongs to no array.
-struct Sizes : ConstTensor {
-    explicit Sizes(std::initializer_list<int64_t> list)
-        : ConstTensor{nullptr, Dtype::kFloat32, static_cast<int>(list.size()), nullptr, nullptr} {
-        std::copy(list.begin(), list.end(), sizes.begin());
-        shape = sizes.data();
-    }
-    Sizes(const Sizes&) = delete;
-    Sizes& operator=(const Sizes&) = delete;
-    std::array<int64_t, 4> sizes{};
-};
 
 void check_axis(const char* function, Named argument, int axis_from_end, const char* what,
                 Named like, int64_t expected) {
@@ -68,19 +46,6 @@ void check_inputs(const char* function, const Inputs& inputs) {
     }
 }
 
-// Sizes whose products no longer fit the counters, or whose packed keys fit no machine: broadcast
-// views can have them.
-void check_size(const Shape& shape) {
-    const double rows = static_cast<double>(shape.batch) * static_cast<double>(shape.heads) *
-                        static_cast<double>(shape.queries);
-    const double keys = static_cast<double>(shape.keys) + 1024;
-    const double columns = static_cast<double>(shape.dim) + static_cast<double>(shape.dim_v) + 1024;
-    constexpr double kMostBytes = 0x1p47;  // of a process's address space
-    if (rows > 0x1p60 || keys * columns * static_cast<double>(sizeof(double)) > kMostBytes) {
-        throw std::bad_alloc();
-    }
-}
-
 void check_mask(const char* function, const ConstTensor& mask, const Shape& shape) {
     check_dtype(function, {"mask", mask}, mask.dtype == Dtype::kBool || is_float(mask.dtype),
                 "bool (True where a key may be attended) or a float type");
@@ -88,25 +53,6 @@ void check_mask(const char* function, const ConstTensor& mask, const Shape& shap
     if (!broadcasts_to(mask, 4, scores.shape)) {
         refuse_value(function, "`mask` must broadcast to (batch, heads, queries, keys), here ",
                      shape_text(scores), ", got shape ", shape_text(mask));
-    }
-}
-
-void check_integers(const char* function, Named argument, bool shape_fits,
-                    const std::string& shapes, int64_t highest) {
-    const ConstTensor& tensor = argument.tensor;
-    check_dtype(function, argument, is_integer(tensor.dtype), "integer");
-    if (!shape_fits) {
-        refuse_value(function, "`", argument.name, "` must be ", shapes, ", got shape ",
-                     shape_text(tensor));
-    }
-    const View<2> view(tensor);
-    for (int64_t i = 0; i < view.shape[0]; ++i) {
-        for (int64_t j = 0; j < view.shape[1]; ++j) {
-            const int64_t number = integer_at(view.data, view.dtype, view.offset(i, j));
-            if (number >= 0 && number <= highest) continue;
-            refuse_value(function, "`", argument.name, "` must be from 0 to ", highest, ", got ",
-                         number);
-        }
     }
 }
 
@@ -166,13 +112,7 @@ ResultSpec result_of_attention(const Inputs& inputs, const Options& options, con
     check_inputs(function, inputs);
     const Shape shape = shape_of(inputs);
     check_size(shape);
-    // The scores' own type decides what a cap may be: 0 or infinity in float32 would mean none.
-    const bool wide = inputs.query.dtype == Dtype::kFloat64;
-    const double cap = wide ? options.softcap : static_cast<float>(options.softcap);
-    if (options.softcap != 0 && !(cap > 0 && std::isfinite(cap))) {
-        refuse_value(function, "`softcap` must be above 0 and finite in float32, got ",
-                     options.softcap);
-    }
+    check_softcap(function, options.softcap, inputs.query.dtype);
     const Sizes rows{shape.batch, shape.heads, shape.queries};
     check_scale(function, options.scale, rows, 1,
                 broadcasts_to(options.scale.values, 3, rows.shape), "(batch, heads, queries)");

@@ -4,6 +4,9 @@
 // by check_out).
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "core/result.hpp"
 #include "core/tensor.hpp"
 
@@ -50,6 +53,16 @@ struct Stats {
     Tensor max_logit;
 };
 
+// Where the tokens of a sequence lie in the inputs: at an index of the batch axis, one after
+// another.
+struct Sequence {
+    int64_t batch;
+    int64_t first_query;
+    int64_t first_key;
+    int64_t queries;
+    int64_t keys;
+};
+
 // `function` is whose arguments they are, for messages.
 ResultSpec result_of_attention(const Inputs& inputs, const Options& options,
                                const char* function = "attention");
@@ -85,6 +98,34 @@ void check_attention_backward(const Inputs& inputs, const Options& options,
 ResultSpec result_of_scale_gradient(const Inputs& inputs, const Options& options);
 void attention_backward(const Inputs& inputs, const Options& options, const Returned& returned,
                         const Gradients& gradients);
+
+// Attention of sequences of different lengths, packed: query (total, heads, dim), key (total keys,
+// kv_heads, dim), value (total keys, kv_heads, dim_v), and statistics (heads, total). Options have
+// neither key_lengths nor mask; n_keys is one number, one a sequence or one a query.
+//
+// The sequences between neighbours of `bounds_q` and of `bounds_k`, which are checked with the
+// inputs.
+std::vector<Sequence> packed_sequences(const Inputs& inputs, const ConstTensor& bounds_q,
+                                       const ConstTensor& bounds_k);
+ResultSpec result_of_attention_varlen(const Inputs& inputs, const std::vector<Sequence>& sequences,
+                                      const Options& options);
+ResultSpec result_of_varlen_stats(const Inputs& inputs);
+void attention_varlen(const Inputs& inputs, const std::vector<Sequence>& sequences,
+                      const Options& options, const Tensor& out, const Stats* stats);
+
+// What attention gave for the same queries and one of several disjoint sets of keys.
+struct Part {
+    std::string name;  // of the argument, for messages
+    ConstTensor out;
+    ConstTensor lse;
+    ConstTensor entropy;
+    ConstTensor max_logit;
+};
+
+// The result for all keys together, and its statistics.
+ResultSpec result_of_merge(const std::vector<Part>& parts);
+ResultSpec result_of_merged_stats(const std::vector<Part>& parts);
+void merge(const std::vector<Part>& parts, const Tensor& out, const Stats& stats);
 
 // softmax(lambda * scores) along `axis`, where n is the number of scores above -inf. `out` may be
 // `scores`.

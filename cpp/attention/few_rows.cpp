@@ -35,47 +35,75 @@ public:
           out_(out),
           numbers_(options, visibility, stats),
           softcap_(static_cast<Acc>(options.softcap)),
-          rows_(shape.group() * shape.queries),
-          parts_(std::max<int64_t>(1, (shape.keys + kPartKeys - 1) / kPartKeys)),
           query_width_(kernels_.width(shape.dim)),
-          out_width_(kernels_.width(shape.dim_v)),
-          states_(static_cast<size_t>(shape.batch * shape.kv_heads * parts_ * rows_)),
-          outs_(static_cast<int64_t>(states_.size()) * out_width_ *
-                static_cast<int64_t>(sizeof(Acc))) {}
+          out_width_(kernels_.width(shape.dim_v)) {
+        int64_t states = 0;
+        for (size_t b = 0; b < visibility.sequences().size(); ++b) {
+            const Sequence& own = visibility.sequences()[b];
+            const int64_t rows = shape.group() * own.queries;
+            if (rows == 0 || rows > kFewRows) continue;
+            const int64_t parts = std::max<int64_t>(1, (own.keys + kPartKeys - 1) / kPartKeys);
+            for (int64_t h = 0; h < shape.kv_heads; ++h) {
+                for (int64_t part = 0; part < parts; ++part)
+                    tasks_.push_back({static_cast<int64_t>(units_.size()), part});
+                units_.push_back({static_cast<int64_t>(b), h, rows, parts, states});
+                states += rows * parts;
+            }
+            longest_ = std::max(longest_, std::min(own.keys, kPartKeys) * rows);
+        }
+        states_.resize(static_cast<size_t>(states));
+    }
 
     void operator()() {
-        const int64_t heads = shape_.batch * shape_.kv_heads;
-        if (rows_ == 0) return;
-        const double products = static_cast<double>(rows_) *
-                                static_cast<double>(std::min(shape_.keys, kPartKeys)) *
-                                static_cast<double>(shape_.dim + shape_.dim_v);
+        if (units_.empty()) return;
+        const Scratch outs(static_cast<int64_t>(states_.size()) * out_width_ *
+                           static_cast<int64_t>(sizeof(Acc)));
+        outs_ = outs.as<Acc>();
+        const double products =
+            static_cast<double>(longest_) * static_cast<double>(shape_.dim + shape_.dim_v);
         const auto grain = static_cast<int64_t>(kSerialProducts / (products + 1)) + 1;
-        parallel_for(heads * parts_, grain, [&](int64_t begin, int64_t end) {
-            for (int64_t at = begin; at < end; ++at) run_part(at / parts_, at % parts_);
+        parallel_for(static_cast<int64_t>(tasks_.size()), grain, [&](int64_t begin, int64_t end) {
+            for (int64_t at = begin; at < end; ++at) {
+                const Task& task = tasks_[static_cast<size_t>(at)];
+                run_part(units_[static_cast<size_t>(task.unit)], task.part);
+            }
         });
-        parallel_for(heads, grain, [&](int64_t begin, int64_t end) {
-            for (int64_t head = begin; head < end; ++head) {
-                for (int64_t row = 0; row < rows_; ++row) finish_row(head, row);
+        parallel_for(static_cast<int64_t>(units_.size()), grain, [&](int64_t begin, int64_t end) {
+            for (int64_t at = begin; at < end; ++at) {
+                const Unit& unit = units_[static_cast<size_t>(at)];
+                for (int64_t row = 0; row < unit.rows; ++row) finish_row(unit, row);
             }
         });
     }
 
 private:
-    struct RowIndex {
-        int64_t batch;
-        int64_t head;
-        int64_t query;
+    struct Unit {  // a key head of a sequence, with the rows that read it
+        int64_t sequence;
+        int64_t kv_head;
+        int64_t rows;
+        int64_t parts;
+        int64_t first_state;
     };
+    struct Task {
+        int64_t unit;
+        int64_t part;
+    };
+
     // Rows of a key head: the heads of its group side by side, in the order of the queries.
-    RowIndex index_of(int64_t head, int64_t row) const {
-        const int64_t group = shape_.group();
-        return {head / shape_.kv_heads, head % shape_.kv_heads * group + row % group, row / group};
+    int64_t head_of(const Unit& unit, int64_t row) const {
+        return unit.kv_head * shape_.group() + row % shape_.group();
     }
-    RowState<Acc>& state(int64_t head, int64_t part, int64_t row) {
-        return states_[static_cast<size_t>((head * parts_ + part) * rows_ + row)];
+    int64_t query_of(int64_t row) const { return row / shape_.group(); }
+    void* row_address(const View<4>& view, const Unit& unit, int64_t row) const {
+        const Sequence& own = visibility_.sequence(unit.sequence);
+        return view.address(own.batch, head_of(unit, row), own.first_query + query_of(row),
+                            int64_t{0});
     }
-    Acc* out_sums(int64_t head, int64_t part, int64_t row) const {
-        return outs_.template as<Acc>() + ((head * parts_ + part) * rows_ + row) * out_width_;
+    RowState<Acc>& state(const Unit& unit, int64_t part, int64_t row) {
+        return states_[static_cast<size_t>(unit.first_state + part * unit.rows + row)];
+    }
+    Acc* out_sums(const Unit& unit, int64_t part, int64_t row) const {
+        return outs_ + (unit.first_state + part * unit.rows + row) * out_width_;
     }
 
     // Lines of keys or values whose elements are contiguous: where they lie, or copied.
@@ -83,9 +111,10 @@ private:
         const T* data;
         int64_t stride;
     };
-    Lines lines(const View<4>& view, int64_t b, int64_t h, int64_t key, int64_t keys, int64_t width,
+    Lines lines(const View<4>& view, const Unit& unit, int64_t key, int64_t keys, int64_t width,
                 T* buffer) const {
-        const T* source = view.at<T>(b, h, key, int64_t{0});
+        const Sequence& own = visibility_.sequence(unit.sequence);
+        const T* source = view.at<T>(own.batch, unit.kv_head, own.first_key + key, int64_t{0});
         if (view.strides[3] == 1 || width <= 1) return {source, view.strides[2]};
         for (int64_t j = 0; j < keys; ++j) {
             for (int64_t c = 0; c < width; ++c)
@@ -94,10 +123,8 @@ private:
         return {buffer, width};
     }
 
-    void run_part(int64_t head, int64_t part) {
-        const int64_t b = head / shape_.kv_heads;
-        const int64_t h = head % shape_.kv_heads;
-        const Scratch queries(rows_ * query_width_ * static_cast<int64_t>(sizeof(Acc)));
+    void run_part(const Unit& unit, int64_t part) {
+        const Scratch queries(unit.rows * query_width_ * static_cast<int64_t>(sizeof(Acc)));
         const Scratch buffers(kStepKeys * (shape_.dim + shape_.dim_v) *
                               static_cast<int64_t>(sizeof(T)));
         Acc* const query = queries.as<Acc>();
@@ -107,41 +134,39 @@ private:
         std::array<KeyRange, kFewRows> ranges;
         int64_t first = std::numeric_limits<int64_t>::max();
         int64_t last = 0;
-        for (int64_t row = 0; row < rows_; ++row) {
-            const RowIndex at = index_of(head, row);
+        for (int64_t row = 0; row < unit.rows; ++row) {
             const auto slot = static_cast<size_t>(row);
-            kernels_.pack_query(query_.address(at.batch, at.head, at.query, int64_t{0}),
-                                query_.strides[3], shape_.dim, query + row * query_width_);
-            factors[slot] = numbers_.factor(at.batch, at.head, at.query);
-            ranges[slot] = visibility_.range(at.batch, at.query);
+            kernels_.pack_query(row_address(query_, unit, row), query_.strides[3], shape_.dim,
+                                query + row * query_width_);
+            factors[slot] = numbers_.factor(unit.sequence, head_of(unit, row), query_of(row));
+            ranges[slot] = visibility_.range(unit.sequence, query_of(row));
             if (ranges[slot].last > 0) first = std::min(first, ranges[slot].first);
             last = std::max(last, ranges[slot].last);
-            state(head, part, row) = {-std::numeric_limits<Acc>::infinity(), 0, 0};
-            std::fill_n(out_sums(head, part, row), out_width_, Acc{0});
+            state(unit, part, row) = {-std::numeric_limits<Acc>::infinity(), 0, 0};
+            std::fill_n(out_sums(unit, part, row), out_width_, Acc{0});
         }
         first = std::max(first / kStepKeys * kStepKeys, part * kPartKeys);
         last = std::min(last, (part + 1) * kPartKeys);
         for (int64_t start = first; start < last; start += kStepKeys) {
             const int64_t keys = std::min(kStepKeys, last - start);
-            const Lines key = lines(key_, b, h, start, keys, shape_.dim, key_buffer);
-            const Lines value = lines(value_, b, h, start, keys, shape_.dim_v, value_buffer);
-            run_step(head, part, start, keys, query, factors.data(), ranges.data(), key, value);
+            const Lines key = lines(key_, unit, start, keys, shape_.dim, key_buffer);
+            const Lines value = lines(value_, unit, start, keys, shape_.dim_v, value_buffer);
+            run_step(unit, part, start, keys, query, factors.data(), ranges.data(), key, value);
         }
     }
 
-    void run_step(int64_t head, int64_t part, int64_t start, int64_t keys, const Acc* query,
+    void run_step(const Unit& unit, int64_t part, int64_t start, int64_t keys, const Acc* query,
                   const Acc* factors, const KeyRange* ranges, const Lines& key,
                   const Lines& value) {
         Acc scores[kFewRows * kStepKeys];
         Acc bias[kStepKeys];
         Acc alpha[kFewRows];
-        kernels_.score(query, rows_, shape_.dim, key.data, key.stride, keys, value.data,
+        kernels_.score(query, unit.rows, shape_.dim, key.data, key.stride, keys, value.data,
                        value.stride, shape_.dim_v, scores);
         bool all_see_all = !visibility_.has_mask();
-        for (int64_t row = 0; row < rows_; ++row)
+        for (int64_t row = 0; row < unit.rows; ++row)
             all_see_all &= ranges[row].first <= start && ranges[row].last >= start + keys;
-        for (int64_t row = 0; row < rows_; ++row) {
-            const RowIndex at = index_of(head, row);
+        for (int64_t row = 0; row < unit.rows; ++row) {
             RowStep<Acc> step{.factor = factors[row],
                               .softcap = softcap_,
                               .first = std::max<int64_t>(0, ranges[row].first - start),
@@ -151,16 +176,16 @@ private:
             if (step.first >= step.last) continue;
             Acc* const weights = scores + row * kStepKeys;
             if (visibility_.has_mask()) {
-                if (!visibility_.fill_bias(at.batch, at.head, at.query, start, start + keys, bias,
-                                           1))
+                if (!visibility_.fill_bias(unit.sequence, head_of(unit, row), query_of(row), start,
+                                           start + keys, bias, 1))
                     continue;
                 std::fill(bias + keys, bias + kStepKeys, Acc{0});
                 step.bias = bias;
             }
-            alpha[row] = kernels_.weigh(step, keys, weights, state(head, part, row));
+            alpha[row] = kernels_.weigh(step, keys, weights, state(unit, part, row));
             if (all_see_all) continue;
             // 0 times an infinite value is NaN: a row takes the values of the keys that it sees.
-            Acc* const sums = out_sums(head, part, row);
+            Acc* const sums = out_sums(unit, part, row);
             Acc keep = alpha[row];
             for (int64_t j = step.first; j < step.last;) {
                 int64_t end = step.last;
@@ -179,19 +204,19 @@ private:
             }
         }
         if (all_see_all) {
-            kernels_.add_values(scores, rows_, alpha, value.data, value.stride, keys, shape_.dim_v,
-                                out_sums(head, part, 0), out_width_);
+            kernels_.add_values(scores, unit.rows, alpha, value.data, value.stride, keys,
+                                shape_.dim_v, out_sums(unit, part, 0), out_width_);
         }
     }
 
     // The parts of a row, one after the other: (m, l, a, out) move to the larger reference.
-    void finish_row(int64_t head, int64_t row) {
-        RowState<Acc> total = state(head, 0, row);
-        Acc* const sums = out_sums(head, 0, row);
-        for (int64_t part = 1; part < parts_; ++part) {
-            const RowState<Acc>& other = state(head, part, row);
+    void finish_row(const Unit& unit, int64_t row) {
+        RowState<Acc> total = state(unit, 0, row);
+        Acc* const sums = out_sums(unit, 0, row);
+        for (int64_t part = 1; part < unit.parts; ++part) {
+            const RowState<Acc>& other = state(unit, part, row);
             if (other.sum == 0) continue;
-            const Acc* more = out_sums(head, part, row);
+            const Acc* more = out_sums(unit, part, row);
             const Acc maximum = std::max(total.maximum, other.maximum);
             const auto move = [&](const RowState<Acc>& from, Acc& moment) {
                 if (from.sum == 0) return Acc{0};
@@ -210,14 +235,15 @@ private:
             total = {maximum, own_factor * total.sum + other_factor * other.sum,
                      own_moment + other_moment};
         }
-        const RowIndex at = index_of(head, row);
-        const bool empty = visibility_.visible(at.batch, at.head, at.query) == 0;
+        const int64_t h = head_of(unit, row);
+        const int64_t i = query_of(row);
+        const bool empty = visibility_.visible(unit.sequence, h, i) == 0;
         if (numbers_.has_stats()) {
-            numbers_.write_stats(at.batch, at.head, at.query, empty, total.maximum, total.sum,
+            numbers_.write_stats(unit.sequence, h, i, empty, total.maximum, total.sum,
                                  total.moment);
         }
         kernels_.finish(sums, empty ? Acc{1} : total.sum, shape_.dim_v,
-                        out_.address(at.batch, at.head, at.query, int64_t{0}), out_.strides[3]);
+                        row_address(out_, unit, row), out_.strides[3]);
     }
 
     const FewRowsKernels<Acc>& kernels_;
@@ -229,12 +255,13 @@ private:
     View<4> out_;
     Rows<Acc> numbers_;
     Acc softcap_;
-    int64_t rows_;
-    int64_t parts_;
     int64_t query_width_;
     int64_t out_width_;
+    int64_t longest_ = 0;  // scores of a task
+    std::vector<Unit> units_;
+    std::vector<Task> tasks_;
     std::vector<RowState<Acc>> states_;
-    Scratch outs_;
+    Acc* outs_ = nullptr;
 };
 
 }  // namespace

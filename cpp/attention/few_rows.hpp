@@ -74,7 +74,7 @@ struct FewRowsTable {
     }
 };
 
-// attention() for up to kFewRows rows a key head.
+// The part of attend() (forward.hpp) for sequences of up to kFewRows rows a key head.
 void attend_few_rows(const Shape& shape, const Visibility& visibility, const Inputs& inputs,
                      const Options& options, const Tensor& out, const Stats* stats);
 

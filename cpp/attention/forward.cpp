@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <limits>
+#include <numeric>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
 #include "attention/attention.hpp"
 #include "attention/few_rows.hpp"
+#include "attention/forward.hpp"
 #include "attention/kernels.hpp"
 #include "attention/rows.hpp"
 #include "attention/visibility.hpp"
@@ -26,6 +29,8 @@ constexpr int64_t kTileStep = 24;  // a multiple of the rows of every level's re
 // Packed keys and values that are alive at once, unless one head alone needs more.
 constexpr int64_t kPackedBytes = 8 << 20;
 constexpr double kSerialProducts = 1 << 20;  // about 50 us of multiply-adds
+constexpr int64_t kSerialPacking = 1 << 16;  // numbers to pack in that time
+constexpr int64_t kTilesTogether = 1 << 16;  // query tiles that are listed at once
 
 int64_t round_up(int64_t value, int64_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
@@ -52,7 +57,6 @@ public:
           out_(out),
           options_(options),
           numbers_(options, visibility, stats),
-          rows_(shape.group() * shape.queries),
           tile_rows_(kPanels * kernels.lanes),
           tile_keys_(std::min(tile_keys(shape.dim, shape.dim_v, sizeof(Acc)),
                               round_up(std::max<int64_t>(1, shape.keys), kTileStep))),
@@ -60,43 +64,34 @@ public:
           value_size_(tile_keys_ * round_up(shape.dim_v, kernels.tile_rows)) {}
 
     void operator()() {
-        const int64_t heads = shape_.batch * shape_.kv_heads;
-        const int64_t query_tiles = ceil_div(rows_, tile_rows_);
-        if (heads == 0 || query_tiles == 0) return;
-        const int64_t grain = products_grain(static_cast<double>(std::min(rows_, tile_rows_)));
-        if (query_tiles == 1) {
-            // Each key tile is used once: packed where it is used, in the thread's own memory.
-            parallel_for(heads, grain, [&](int64_t begin, int64_t end) {
-                for (int64_t head = begin; head < end; ++head) run_tile(head, 0, nullptr);
-            });
-            return;
+        // Longest first, so that no thread is left alone with one at the end.
+        std::vector<int64_t> order(visibility_.sequences().size());
+        std::iota(order.begin(), order.end(), int64_t{0});
+        std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+            return visibility_.sequence(a).keys > visibility_.sequence(b).keys;
+        });
+        // As many heads at a time as the packed keys allow, and enough to keep all threads busy.
+        const int64_t slot_bytes =
+            std::max<int64_t>(1, (key_size_ + value_size_) * static_cast<int64_t>(sizeof(Acc)));
+        const int64_t slots = kPackedBytes / slot_bytes;
+        Work work;
+        std::optional<Packed> packed;
+        for (const int64_t b : order) {
+            const int64_t query_tiles = ceil_div(rows_of(b), tile_rows_);
+            // Where one query tile uses a key tile, it packs it itself, in the thread's own memory.
+            const int64_t key_tiles =
+                query_tiles == 1 ? 0 : ceil_div(visibility_.sequence(b).keys, tile_keys_);
+            if (rows_of(b) <= kFewRows) continue;  // of few_rows.cpp
+            for (int64_t h = 0; h < shape_.kv_heads; ++h) {
+                const bool full =
+                    work.tiles() >= (work.slots() + key_tiles > slots ? int64_t{8} * num_threads()
+                                                                      : kTilesTogether);
+                if (full) run(work, packed);
+                const int64_t slot = key_tiles == 0 ? kUnpacked : work.slots();
+                work.add({b, h, slot}, key_tiles, query_tiles);
+            }
         }
-        const int64_t key_tiles = ceil_div(shape_.keys, tile_keys_);
-        const int64_t head_bytes = std::max<int64_t>(
-            1, key_tiles * (key_size_ + value_size_) * static_cast<int64_t>(sizeof(Acc)));
-        // Enough heads at a time to keep all threads busy.
-        const int64_t wanted =
-            std::max(kPackedBytes / head_bytes, ceil_div(int64_t{8} * num_threads(), query_tiles));
-        const int64_t step = std::clamp<int64_t>(wanted, 1, heads);
-        Packed packed(key_tiles, step, key_size_, value_size_);
-        for (int64_t first = 0; first < heads; first += step) {
-            const int64_t count = std::min(step, heads - first);
-            parallel_for(count * key_tiles, std::max<int64_t>(1, grain / query_tiles),
-                         [&](int64_t begin, int64_t end) {
-                             for (int64_t at = begin; at < end; ++at)
-                                 pack(first + at / key_tiles, at % key_tiles, packed.slot(at));
-                         });
-            parallel_for(count * query_tiles, grain, [&](int64_t begin, int64_t end) {
-                for (int64_t at = begin; at < end; ++at) {
-                    // The last query tile sees most under causal order: longest first.
-                    const int64_t tile = query_tiles - 1 - at % query_tiles;
-                    const int64_t slot = at / query_tiles * key_tiles;
-                    run_tile(first + at / query_tiles, tile, [&packed, slot](int64_t key_tile) {
-                        return packed.slot(slot + key_tile);
-                    });
-                }
-            });
-        }
+        run(work, packed);
     }
 
 private:
@@ -108,12 +103,13 @@ private:
 
     class Packed {
     public:
-        Packed(int64_t tiles, int64_t heads, int64_t key_size, int64_t value_size)
+        Packed(int64_t slots, int64_t key_size, int64_t value_size)
             : key_size_(key_size),
               value_size_(value_size),
-              key_(tiles * heads * key_size * static_cast<int64_t>(sizeof(Acc))),
-              value_(tiles * heads * value_size * static_cast<int64_t>(sizeof(Acc))),
-              finite_(static_cast<size_t>(tiles * heads)) {}
+              key_(slots * key_size * static_cast<int64_t>(sizeof(Acc))),
+              value_(slots * value_size * static_cast<int64_t>(sizeof(Acc))),
+              finite_(static_cast<size_t>(slots)) {}
+        int64_t slots() const { return static_cast<int64_t>(finite_.size()); }
         Slot slot(int64_t at) {
             return {key_.template as<Acc>() + at * key_size_,
                     value_.template as<Acc>() + at * value_size_, finite_.data() + at};
@@ -126,6 +122,84 @@ private:
         Scratch value_;
         std::vector<uint8_t> finite_;
     };
+
+    // A key head of a sequence.
+    struct Unit {
+        int64_t sequence;
+        int64_t kv_head;
+        int64_t slot;  // of its first packed key tile, or kUnpacked
+    };
+    static constexpr int64_t kUnpacked = -1;
+
+    struct Tile {
+        int64_t unit;
+        int64_t number;
+    };
+
+    // What the threads do between two waits.
+    struct Work {
+        std::vector<Unit> units;
+        std::vector<Tile> key_tiles;  // to pack, one a slot
+        std::vector<Tile> query_tiles;
+
+        void add(const Unit& unit, int64_t key_count, int64_t query_count) {
+            const auto number = static_cast<int64_t>(units.size());
+            units.push_back(unit);
+            for (int64_t i = 0; i < key_count; ++i) key_tiles.push_back({number, i});
+            // The last query tile sees most under causal order: longest first.
+            for (int64_t i = query_count; i-- > 0;) query_tiles.push_back({number, i});
+        }
+        int64_t slots() const { return static_cast<int64_t>(key_tiles.size()); }
+        int64_t tiles() const { return static_cast<int64_t>(query_tiles.size()); }
+        const Unit& unit_of(const Tile& tile) const {
+            return units[static_cast<size_t>(tile.unit)];
+        }
+        void clear() {
+            units.clear();
+            key_tiles.clear();
+            query_tiles.clear();
+        }
+    };
+
+    void run(Work& work, std::optional<Packed>& packed) const {
+        if (work.slots() > 0) {
+            if (!packed || packed->slots() < work.slots())
+                packed.emplace(work.slots(), key_size_, value_size_);
+            const int64_t grain = kSerialPacking / std::max<int64_t>(1, key_size_ + value_size_);
+            parallel_for(work.slots(), std::max<int64_t>(1, grain),
+                         [&](int64_t begin, int64_t end) {
+                             for (int64_t at = begin; at < end; ++at) {
+                                 const Tile& tile = work.key_tiles[static_cast<size_t>(at)];
+                                 pack(work.unit_of(tile), tile.number, packed->slot(at));
+                             }
+                         });
+        }
+        // Chunks that are worth a thread each, however long their sequences are.
+        std::vector<int64_t> ends;
+        double products = 0;
+        for (int64_t at = 0; at < work.tiles(); ++at) {
+            products += products_of(work, at);
+            if (products < kSerialProducts && at + 1 < work.tiles()) continue;
+            ends.push_back(at + 1);
+            products = 0;
+        }
+        parallel_for(static_cast<int64_t>(ends.size()), 1, [&](int64_t begin, int64_t end) {
+            const int64_t last = ends[static_cast<size_t>(end - 1)];
+            for (int64_t at = begin == 0 ? 0 : ends[static_cast<size_t>(begin - 1)]; at < last;
+                 ++at) {
+                const Tile& tile = work.query_tiles[static_cast<size_t>(at)];
+                const Unit& unit = work.unit_of(tile);
+                if (unit.slot == kUnpacked) {
+                    run_tile(unit, tile.number, nullptr);
+                } else {
+                    run_tile(unit, tile.number, [&packed, &unit](int64_t key_tile) {
+                        return packed->slot(unit.slot + key_tile);
+                    });
+                }
+            }
+        });
+        work.clear();
+    }
 
     // Scratch memory of a query tile, cut into arrays.
     class Arena {
@@ -154,34 +228,41 @@ private:
 
     // Query rows of one kv head, in the order of their queries, the heads of a group side by side:
     // rows of a tile then see nearly the same keys, and few queries still fill the lanes.
-    int64_t head_of(int64_t kv_head, int64_t row) const {
-        return kv_head * shape_.group() + row % shape_.group();
+    int64_t head_of(const Unit& unit, int64_t row) const {
+        return unit.kv_head * shape_.group() + row % shape_.group();
     }
     int64_t query_of(int64_t row) const { return row / shape_.group(); }
-
-    int64_t products_grain(double rows) const {
-        const double products = rows * static_cast<double>(shape_.keys) *
-                                static_cast<double>(shape_.dim + shape_.dim_v);
-        return std::max<int64_t>(1, static_cast<int64_t>(kSerialProducts / (products + 1)));
+    int64_t rows_of(int64_t sequence) const {
+        return shape_.group() * visibility_.sequence(sequence).queries;
     }
 
-    void pack(int64_t head, int64_t key_tile, const Slot& slot) const {
-        const int64_t b = head / shape_.kv_heads;
-        const int64_t h = head % shape_.kv_heads;
+    double products_of(const Work& work, int64_t at) const {
+        const Tile& tile = work.query_tiles[static_cast<size_t>(at)];
+        const int64_t b = work.unit_of(tile).sequence;
+        return static_cast<double>(std::min(rows_of(b), tile_rows_)) *
+               static_cast<double>(visibility_.sequence(b).keys) *
+               static_cast<double>(shape_.dim + shape_.dim_v);
+    }
+
+    void pack(const Unit& unit, int64_t key_tile, const Slot& slot) const {
+        const Sequence& own = visibility_.sequence(unit.sequence);
         const int64_t start = key_tile * tile_keys_;
         // Nothing is read behind the valid keys.
-        const int64_t keys = std::min(tile_keys_, visibility_.length(b) - start);
+        const int64_t keys = std::min(tile_keys_, visibility_.length(unit.sequence) - start);
         if (keys <= 0) return;
-        kernels_.pack_keys(key_.address(b, h, start, int64_t{0}), key_.strides[2], key_.strides[3],
-                           keys, shape_.dim, slot.key);
-        *slot.finite =
-            kernels_.pack_values(value_.address(b, h, start, int64_t{0}), value_.strides[2],
-                                 value_.strides[3], keys, shape_.dim_v, slot.value);
+        const auto first = [&](const View<4>& view) {
+            return view.address(own.batch, unit.kv_head, own.first_key + start, int64_t{0});
+        };
+        kernels_.pack_keys(first(key_), key_.strides[2], key_.strides[3], keys, shape_.dim,
+                           slot.key);
+        *slot.finite = kernels_.pack_values(first(value_), value_.strides[2], value_.strides[3],
+                                            keys, shape_.dim_v, slot.value);
     }
 
-    TilePanel make_panel(int64_t head, int64_t row, int64_t count, Arena& arena) const {
+    TilePanel make_panel(const Unit& unit, int64_t row, int64_t count, Arena& arena) const {
         const int64_t lanes = kernels_.lanes;
-        const int64_t b = head / shape_.kv_heads;
+        const int64_t b = unit.sequence;
+        const Sequence& own = visibility_.sequence(b);
         TilePanel panel;
         panel.row = row;
         panel.count = count;
@@ -204,34 +285,35 @@ private:
         if (count < lanes) std::fill_n(arrays.query, shape_.dim * lanes, Acc{0});
         std::fill_n(arrays.factor, lanes, Acc{0});
 
-        panel.some = {shape_.keys, 0};
-        panel.all = {0, shape_.keys};
+        panel.some = {own.keys, 0};
+        panel.all = {0, own.keys};
         for (int64_t lane = 0; lane < lanes; ++lane) {
             const int64_t at = row + std::min(lane, count - 1);
-            const int64_t h = head_of(head % shape_.kv_heads, at);
+            const int64_t h = head_of(unit, at);
             const int64_t i = query_of(at);
             const KeyRange seen = visibility_.range(b, i);
             arrays.first[lane] = seen.first;
             arrays.last[lane] = seen.last;
-            panel.some = {std::min(panel.some.first, seen.last > 0 ? seen.first : shape_.keys),
+            panel.some = {std::min(panel.some.first, seen.last > 0 ? seen.first : own.keys),
                           std::max(panel.some.last, seen.last)};
             panel.all = {std::max(panel.all.first, seen.first),
                          std::min(panel.all.last, seen.last)};
             if (lane >= count) continue;
-            kernels_.pack_query(query_.address(b, h, i, int64_t{0}), query_.strides[3], shape_.dim,
-                                arrays.query + lane);
+            const int64_t token = own.first_query + i;
+            kernels_.pack_query(query_.address(own.batch, h, token, int64_t{0}), query_.strides[3],
+                                shape_.dim, arrays.query + lane);
             arrays.factor[lane] = numbers_.factor(b, h, i);
-            panel.out_rows.push_back(out_.address(b, h, i, int64_t{0}));
+            panel.out_rows.push_back(out_.address(own.batch, h, token, int64_t{0}));
         }
         return panel;
     }
 
     // `packed_tile(number)` gives a packed key tile; null: pack them here.
     template <class PackedTile>
-    void run_tile(int64_t head, int64_t query_tile, PackedTile packed_tile) const {
+    void run_tile(const Unit& unit, int64_t query_tile, PackedTile packed_tile) const {
         constexpr bool packs_here = std::is_same_v<PackedTile, std::nullptr_t>;
         const int64_t lanes = kernels_.lanes;
-        const int64_t rows = std::min(tile_rows_, rows_ - query_tile * tile_rows_);
+        const int64_t rows = std::min(tile_rows_, rows_of(unit.sequence) - query_tile * tile_rows_);
         const int64_t out_size = round_up(shape_.dim_v, kernels_.tile_rows) * lanes;
         const int64_t score_size = tile_keys_ * lanes;
         Arena arena(kPanels * ((shape_.dim + 4) * lanes + out_size) + 2 * score_size +
@@ -244,9 +326,9 @@ private:
 
         std::vector<TilePanel> panels;
         panels.reserve(kPanels);
-        KeyRange some{shape_.keys, 0};
+        KeyRange some{visibility_.sequence(unit.sequence).keys, 0};
         for (int64_t row = 0; row < rows; row += lanes) {
-            panels.push_back(make_panel(head, query_tile * tile_rows_ + row,
+            panels.push_back(make_panel(unit, query_tile * tile_rows_ + row,
                                         std::min(lanes, rows - row), arena));
             some = {std::min(some.first, panels.back().some.first),
                     std::max(some.last, panels.back().some.last)};
@@ -255,20 +337,20 @@ private:
         for (int64_t number = some.first / tile_keys_; number * tile_keys_ < some.last; ++number) {
             Slot slot = own;
             if constexpr (packs_here) {
-                pack(head, number, slot);
+                pack(unit, number, slot);
             } else {
                 slot = packed_tile(number);
             }
             const int64_t start = number * tile_keys_;
-            const int64_t length = visibility_.length(head / shape_.kv_heads);
+            const int64_t length = visibility_.length(unit.sequence);
             const KeyTile<Acc> tile{slot.key, slot.value, start,
                                     std::min(tile_keys_, length - start), *slot.finite != 0};
-            for (const TilePanel& panel : panels) fold(head, panel, tile, scores, bias);
+            for (const TilePanel& panel : panels) fold(unit, panel, tile, scores, bias);
         }
-        for (TilePanel& panel : panels) finish(head, panel);
+        for (TilePanel& panel : panels) finish(unit, panel);
     }
 
-    void fold(int64_t head, const TilePanel& panel, const KeyTile<Acc>& tile, Acc* scores,
+    void fold(const Unit& unit, const TilePanel& panel, const KeyTile<Acc>& tile, Acc* scores,
               Acc* bias) const {
         const int64_t first = std::max<int64_t>(0, panel.some.first - tile.start);
         Step<Acc> step{.dim = shape_.dim,
@@ -283,29 +365,28 @@ private:
         step.all_visible =
             panel.all.first <= tile.start + step.begin && panel.all.last >= tile.start + step.end;
         if (visibility_.has_mask()) {
-            if (!fill_bias(head, panel, tile.start + step.begin, tile.start + step.end, bias))
+            if (!fill_bias(unit, panel, tile.start + step.begin, tile.start + step.end, bias))
                 return;  // all hidden
             step.bias = bias;
         }
         (numbers_.has_stats() ? kernels_.fold_moment : kernels_.fold)(panel.arrays, tile, step);
     }
 
-    bool fill_bias(int64_t head, const TilePanel& panel, int64_t first, int64_t last,
+    bool fill_bias(const Unit& unit, const TilePanel& panel, int64_t first, int64_t last,
                    Acc* bias) const {
         bool shows = false;
         for (int64_t lane = 0; lane < kernels_.lanes; ++lane) {
             const int64_t row = panel.row + std::min(lane, panel.count - 1);
-            shows |=
-                visibility_.fill_bias(head / shape_.kv_heads, head_of(head % shape_.kv_heads, row),
-                                      query_of(row), first, last, bias + lane, kernels_.lanes);
+            shows |= visibility_.fill_bias(unit.sequence, head_of(unit, row), query_of(row), first,
+                                           last, bias + lane, kernels_.lanes);
         }
         return shows;
     }
 
-    void finish(int64_t head, TilePanel& panel) const {
-        const int64_t b = head / shape_.kv_heads;
+    void finish(const Unit& unit, TilePanel& panel) const {
+        const int64_t b = unit.sequence;
         for (int64_t lane = 0; lane < panel.count; ++lane) {
-            const int64_t h = head_of(head % shape_.kv_heads, panel.row + lane);
+            const int64_t h = head_of(unit, panel.row + lane);
             const int64_t i = query_of(panel.row + lane);
             const bool empty = visibility_.visible(b, h, i) == 0;
             if (numbers_.has_stats()) {
@@ -327,7 +408,6 @@ private:
     View<4> out_;
     const Options& options_;
     Rows<Acc> numbers_;
-    int64_t rows_;
     int64_t tile_rows_;
     int64_t tile_keys_;
     int64_t key_size_;
@@ -336,17 +416,20 @@ private:
 
 }  // namespace
 
-void attention(const Inputs& inputs, const Options& options, const Tensor& out,
-               const Stats* stats) {
-    if (out.size() == 0 && stats == nullptr) return;
-    const Shape shape = shape_of(inputs);
-    const Visibility visibility(shape, inputs.query.rank == 4, options);
-    if (shape.group() * shape.queries <= kFewRows)
-        return attend_few_rows(shape, visibility, inputs, options, out, stats);
+void attend(const Inputs& inputs, const Shape& shape, const Visibility& visibility,
+            const Options& options, const Tensor& out, const Stats* stats) {
     dispatch<float, double, Float16, BFloat16>(inputs.query.dtype, [&]<class T>() {
         const auto& kernels = active_attention_kernels().of<T>().forward;
         Run<AccOf<T>>(kernels, shape, visibility, inputs, options, out, stats)();
     });
+    attend_few_rows(shape, visibility, inputs, options, out, stats);
+}
+
+void attention(const Inputs& inputs, const Options& options, const Tensor& out,
+               const Stats* stats) {
+    if (out.size() == 0 && stats == nullptr) return;
+    const Shape shape = shape_of(inputs);
+    attend(inputs, shape, Visibility(shape, inputs.query.rank == 4, options), options, out, stats);
 }
 
 }  // namespace slipstick::cpu::attention

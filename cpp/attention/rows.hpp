@@ -27,10 +27,15 @@ public:
 
     bool has_stats() const { return lse_.has_value(); }
 
+    // Below, b is the number of the sequence, and i counts from its first query.
+
     // lambda, rounded once to the type of the scores.
     Acc factor(int64_t b, int64_t h, int64_t i) const {
-        if (given_)
-            return static_cast<Acc>(float_at(given_->data, given_->dtype, given_->offset(b, h, i)));
+        if (given_) {
+            const Sequence& own = visibility_.sequence(b);
+            return static_cast<Acc>(float_at(given_->data, given_->dtype,
+                                             given_->offset(own.batch, h, own.first_query + i)));
+        }
         return static_cast<Acc>(attention::factor(scale_, h, visibility_.count(b, h, i)));
     }
 
@@ -50,9 +55,11 @@ public:
             entropy = std::log(total) - moment / total;
             if (std::isnan(sum) && largest != infinity) largest = nan;
         }
-        *lse_->template at<Acc>(b, h, i) = static_cast<Acc>(lse);
-        *entropy_->template at<Acc>(b, h, i) = static_cast<Acc>(entropy);
-        *max_logit_->template at<Acc>(b, h, i) = static_cast<Acc>(largest);
+        const Sequence& own = visibility_.sequence(b);
+        const int64_t token = own.first_query + i;
+        *lse_->template at<Acc>(own.batch, h, token) = static_cast<Acc>(lse);
+        *entropy_->template at<Acc>(own.batch, h, token) = static_cast<Acc>(entropy);
+        *max_logit_->template at<Acc>(own.batch, h, token) = static_cast<Acc>(largest);
     }
 
 private:

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "attention/scale.hpp"
 #include "core/threads.hpp"
@@ -57,14 +58,23 @@ int64_t integer_at(const void* data, Dtype dtype, int64_t index) {
         });
 }
 
-Visibility::Visibility(const Shape& shape, bool has_batch, const Options& options)
+std::vector<Sequence> sequences_of(const Shape& shape) {
+    std::vector<Sequence> sequences(static_cast<size_t>(shape.batch));
+    for (int64_t b = 0; b < shape.batch; ++b)
+        sequences[static_cast<size_t>(b)] = {b, 0, 0, shape.queries, shape.keys};
+    return sequences;
+}
+
+Visibility::Visibility(const Shape& shape, std::vector<Sequence> sequences, bool by_sequence,
+                       const Options& options)
     : shape_(shape),
+      sequences_(std::move(sequences)),
       causal_(options.causal),
       // No window reaches further than all keys and queries together; so no sum overflows.
       left_(std::min(options.left, shape.keys + shape.queries)),
       right_(std::min(options.right, shape.keys + shape.queries)),
-      lengths_(static_cast<size_t>(shape.batch), shape.keys),
-      n_keys_by_query_(!has_batch) {
+      lengths_(sequences_.size()) {
+    for (size_t b = 0; b < sequences_.size(); ++b) lengths_[b] = sequences_[b].keys;
     if (const ConstTensor* given = options.key_lengths; given != nullptr) {
         const View<1> view(*given);
         for (int64_t b = 0; b < shape.batch; ++b) {
@@ -73,7 +83,13 @@ Visibility::Visibility(const Shape& shape, bool has_batch, const Options& option
                 integer_at(view.data, view.dtype, view.offset(b)), 0, shape.keys);
         }
     }
-    if (options.n_keys != nullptr) n_keys_ = *options.n_keys;
+    if (options.n_keys != nullptr) {
+        n_keys_.emplace(*options.n_keys);
+        if (options.n_keys->rank == 1 && by_sequence) {
+            std::swap(n_keys_->shape[0], n_keys_->shape[1]);
+            std::swap(n_keys_->strides[0], n_keys_->strides[1]);
+        }
+    }
     if (options.mask != nullptr) {
         mask_.emplace(*options.mask);
         counts_by_batch_ = mask_->strides[0] != 0 || options.key_lengths != nullptr;
@@ -83,7 +99,8 @@ Visibility::Visibility(const Shape& shape, bool has_batch, const Options& option
 }
 
 KeyRange Visibility::range(int64_t batch, int64_t query) const {
-    const int64_t position = query + shape_.keys - shape_.queries;
+    const Sequence& own = sequence(batch);
+    const int64_t position = query + own.keys - own.queries;
     KeyRange seen{0, length(batch)};
     if (causal_) seen.last = std::min(seen.last, position + 1);
     if (right_ != kOpen) seen.last = std::min(seen.last, position + right_ + 1);
@@ -105,15 +122,8 @@ int64_t Visibility::visible(int64_t batch, int64_t head, int64_t query) const {
 
 int64_t Visibility::count(int64_t batch, int64_t head, int64_t query) const {
     if (!n_keys_) return visible(batch, head, query);
-    // (), (batch,) or (batch, queries); inputs without a batch: () or (queries,).
-    const ConstTensor& given = *n_keys_;
-    int64_t offset = 0;
-    if (given.rank == 2) {
-        offset = batch * given.strides[0] + query * given.strides[1];
-    } else if (given.rank == 1) {
-        offset = (n_keys_by_query_ ? query : batch) * given.strides[0];
-    }
-    return integer_at(given.data, given.dtype, offset);
+    return integer_at(n_keys_->data, n_keys_->dtype,
+                      n_keys_->offset(batch, sequence(batch).first_query + query));
 }
 
 void Visibility::count_mask() {

@@ -9,7 +9,7 @@
 
 namespace slipstick::cpu::attention {
 
-// The sizes of one call.
+// The sizes of one call; `queries` and `keys` are the longest sequence's.
 struct Shape {
     int64_t batch;
     int64_t heads;
@@ -32,11 +32,21 @@ struct KeyRange {  // first <= j < last; empty ranges are 0, 0
 
 int64_t integer_at(const void* data, Dtype dtype, int64_t index);
 
+// The sequences of a batch: all as long as each other, each at an index of the batch axis.
+std::vector<Sequence> sequences_of(const Shape& shape);
+
 class Visibility {
 public:
     // Counts the mask, in parallel: one pass over each row of it, however many rows of scores it is
-    // broadcast to. `has_batch`: the inputs have a batch axis, so a 1-D n_keys belongs to it.
-    Visibility(const Shape& shape, bool has_batch, const Options& options);
+    // broadcast to. key_lengths and mask belong to the sequences of a batch. `by_sequence`: a 1-D
+    // n_keys has one number a sequence, else one a query.
+    Visibility(const Shape& shape, std::vector<Sequence> sequences, bool by_sequence,
+               const Options& options);
+    // Of a batch. `has_batch`: the inputs have a batch axis, so a 1-D n_keys belongs to it.
+    Visibility(const Shape& shape, bool has_batch, const Options& options)
+        : Visibility(shape, sequences_of(shape), has_batch, options) {}
+
+    // `batch` is the number of the sequence, and `query` counts from its first one.
 
     // What length, causal order and window leave of the keys. Query i stands at key
     // i + keys - queries.
@@ -47,6 +57,9 @@ public:
 
     // The number that the scale uses: `n_keys` where it was given.
     int64_t count(int64_t batch, int64_t head, int64_t query) const;
+
+    const std::vector<Sequence>& sequences() const { return sequences_; }
+    const Sequence& sequence(int64_t batch) const { return sequences_[static_cast<size_t>(batch)]; }
 
     int64_t length(int64_t batch) const { return lengths_[static_cast<size_t>(batch)]; }
     bool has_mask() const { return mask_.has_value(); }
@@ -61,13 +74,13 @@ private:
     void count_mask();
 
     Shape shape_;
+    std::vector<Sequence> sequences_;
     bool causal_;
     int64_t left_;
     int64_t right_;
     std::vector<int64_t> lengths_;
     std::optional<View<4>> mask_;
-    std::optional<ConstTensor> n_keys_;
-    bool n_keys_by_query_;
+    std::optional<View<2>> n_keys_;  // (sequences, queries), as they lie in their tensor
     // (batch or 1, heads or 1, queries): what is visible under the mask
     std::vector<int64_t> mask_counts_;
     bool counts_by_batch_ = false;

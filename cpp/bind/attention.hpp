@@ -1,8 +1,12 @@
 // The attention family's functions of _cpu.
 #pragma once
 
+#include <array>
+#include <deque>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "attention/attention.hpp"
 #include "bind/call.hpp"
@@ -20,6 +24,50 @@ public:
 
 private:
     std::optional<Array> array_;
+};
+
+// New arrays for the statistics.
+class StatsResult {
+public:
+    StatsResult(const char* function, const py::object& empty, const ResultSpec& spec)
+        : lse_(function, py::none(), empty, spec, {}),
+          entropy_(function, py::none(), empty, spec, {}),
+          max_logit_(function, py::none(), empty, spec, {}),
+          tensors_{lse_.tensor(), entropy_.tensor(), max_logit_.tensor()} {}
+    const cpu::attention::Stats& tensors() const { return tensors_; }
+    // (out, lse, entropy, max_logit)
+    py::tuple behind(const Result& out) const {
+        return py::make_tuple(out.object(), lse_.object(), entropy_.object(), max_logit_.object());
+    }
+
+private:
+    Result lse_;
+    Result entropy_;
+    Result max_logit_;
+    cpu::attention::Stats tensors_;
+};
+
+// The arrays of one part of merge_attention: (out, lse, entropy, max_logit).
+class PartArrays {
+public:
+    PartArrays(const char* function, size_t number, const py::tuple& part)
+        : name_("parts[" + std::to_string(number) + "]"),
+          names_{name_ + ".out", name_ + ".lse", name_ + ".entropy", name_ + ".max_logit"},
+          out_(function, names_[0].c_str(), part[0]),
+          lse_(function, names_[1].c_str(), part[1]),
+          entropy_(function, names_[2].c_str(), part[2]),
+          max_logit_(function, names_[3].c_str(), part[3]) {}
+    cpu::attention::Part part() const {
+        return {name_, out_.tensor(), lse_.tensor(), entropy_.tensor(), max_logit_.tensor()};
+    }
+
+private:
+    std::string name_;
+    std::array<std::string, 4> names_;
+    Array out_;
+    Array lse_;
+    Array entropy_;
+    Array max_logit_;
 };
 
 inline cpu::attention::Law law_named(std::string_view name) {
@@ -78,14 +126,10 @@ inline void bind_attention(py::module_& module) {
                     [&] { attention::attention(inputs, options, result.tensor(), nullptr); });
                 return py::make_tuple(result.object(), py::none(), py::none(), py::none());
             }
-            const ResultSpec spec = attention::result_of_stats(inputs);
-            const Result lse(name, py::none(), empty, spec, {});
-            const Result entropy(name, py::none(), empty, spec, {});
-            const Result max_logit(name, py::none(), empty, spec, {});
-            const attention::Stats stats{lse.tensor(), entropy.tensor(), max_logit.tensor()};
-            without_gil([&] { attention::attention(inputs, options, result.tensor(), &stats); });
-            return py::make_tuple(result.object(), lse.object(), entropy.object(),
-                                  max_logit.object());
+            const StatsResult stats(name, empty, attention::result_of_stats(inputs));
+            without_gil(
+                [&] { attention::attention(inputs, options, result.tensor(), &stats.tensors()); });
+            return stats.behind(result);
         },
         py::arg("query"), py::arg("key"), py::arg("value"), py::arg("law"), py::arg("scale"),
         py::arg("causal"), py::arg("left"), py::arg("right"), py::arg("key_lengths"),
@@ -162,6 +206,77 @@ inline void bind_attention(py::module_& module) {
         py::arg("law"), py::arg("scale"), py::arg("causal"), py::arg("left"), py::arg("right"),
         py::arg("key_lengths"), py::arg("mask"), py::arg("softcap"), py::arg("n_keys"),
         py::arg("with_scale"), py::arg("empty"), py::arg("empty_scale"));
+
+    // As attention; returns the same.
+    module.def(
+        "attention_varlen",
+        [](py::object query, py::object key, py::object value, py::object cu_seqlens_q,
+           py::object cu_seqlens_k, std::string_view law, py::object scale, bool causal,
+           int64_t left, int64_t right, double softcap, py::object n_keys, bool return_stats,
+           py::object out, py::object empty) -> py::tuple {
+            const char* name = "attention_varlen";
+            const Array query_array(name, "query", query);
+            const Array key_array(name, "key", key);
+            const Array value_array(name, "value", value);
+            const Array q_array(name, "cu_seqlens_q", cu_seqlens_q);
+            const Array k_array(name, "cu_seqlens_k", cu_seqlens_k);
+            const Array scale_array(name, "scale", scale);
+            const OptionalArray n_keys_array(name, "n_keys", n_keys);
+            const attention::Inputs inputs{query_array.tensor(), key_array.tensor(),
+                                           value_array.tensor()};
+            const attention::Options options{.scale = {law_named(law), scale_array.tensor()},
+                                             .causal = causal,
+                                             .left = left,
+                                             .right = right,
+                                             .n_keys = n_keys_array.tensor(),
+                                             .softcap = softcap};
+            const std::vector<attention::Sequence> sequences =
+                attention::packed_sequences(inputs, q_array.tensor(), k_array.tensor());
+            const Result result(
+                name, out, empty, attention::result_of_attention_varlen(inputs, sequences, options),
+                {{"query", inputs.query},
+                 {"key", inputs.key},
+                 {"value", inputs.value},
+                 {"cu_seqlens_q", q_array.tensor()},
+                 {"cu_seqlens_k", k_array.tensor()},
+                 {"scale", options.scale.values},
+                 {"n_keys", options.n_keys != nullptr ? *options.n_keys : inputs.query}});
+            if (!return_stats) {
+                without_gil([&] {
+                    attention::attention_varlen(inputs, sequences, options, result.tensor(),
+                                                nullptr);
+                });
+                return py::make_tuple(result.object(), py::none(), py::none(), py::none());
+            }
+            const StatsResult stats(name, empty, attention::result_of_varlen_stats(inputs));
+            without_gil([&] {
+                attention::attention_varlen(inputs, sequences, options, result.tensor(),
+                                            &stats.tensors());
+            });
+            return stats.behind(result);
+        },
+        py::arg("query"), py::arg("key"), py::arg("value"), py::arg("cu_seqlens_q"),
+        py::arg("cu_seqlens_k"), py::arg("law"), py::arg("scale"), py::arg("causal"),
+        py::arg("left"), py::arg("right"), py::arg("softcap"), py::arg("n_keys"),
+        py::arg("return_stats"), py::arg("out"), py::arg("empty"));
+
+    // `parts`: tuples (out, lse, entropy, max_logit). Returns such a tuple.
+    module.def(
+        "merge_attention",
+        [](const py::list& parts, py::object empty) -> py::tuple {
+            const char* name = "merge_attention";
+            std::deque<PartArrays> arrays;  // they do not move
+            std::vector<attention::Part> views;
+            for (const py::handle& part : parts) {
+                arrays.emplace_back(name, arrays.size(), part.cast<py::tuple>());
+                views.push_back(arrays.back().part());
+            }
+            const Result result(name, py::none(), empty, attention::result_of_merge(views), {});
+            const StatsResult stats(name, empty, attention::result_of_merged_stats(views));
+            without_gil([&] { attention::merge(views, result.tensor(), stats.tensors()); });
+            return stats.behind(result);
+        },
+        py::arg("parts"), py::arg("empty"));
 
     module.def(
         "softmax",

@@ -8,6 +8,8 @@
 from slipstick import mitchell, projection, scales
 from slipstick._attention import AttentionStats, attention, softmax
 from slipstick._attention_backward import AttentionGrads, attention_backward
+from slipstick._attention_merge import merge_attention
+from slipstick._attention_varlen import attention_varlen
 from slipstick._runtime import get_isa, get_num_threads, set_isa, set_num_threads
 from slipstick._version import __version__
 
@@ -17,8 +19,10 @@ __all__ = [
     "__version__",
     "attention",
     "attention_backward",
+    "attention_varlen",
     "get_isa",
     "get_num_threads",
+    "merge_attention",
     "mitchell",
     "projection",
     "scales",

@@ -126,7 +126,7 @@ def attention(
     True
     """
     law, values = _lowered("attention", scale, query)
-    left, right = _window(window)
+    left, right = _window("attention", window)
     framework = framework_of("attention", query)
     finish = framework_of("attention", query, out).finish
     result, *stats = _cpu.attention(
@@ -135,14 +135,14 @@ def attention(
         value,
         law,
         values,
-        _flag("causal", causal),
+        _flag("attention", "causal", causal),
         left,
         right,
-        _integers("key_lengths", key_lengths),
+        _integers("attention", "key_lengths", key_lengths),
         mask,
-        _softcap(softcap),
-        _integers("n_keys", n_keys),
-        _flag("return_stats", return_stats),
+        _softcap("attention", softcap),
+        _integers("attention", "n_keys", n_keys),
+        _flag("attention", "return_stats", return_stats),
         out,
         framework.empty,
     )
@@ -236,13 +236,13 @@ def _lowered(function: str, scale: Any, query: Any) -> tuple[str, Any]:
     return "given", scale
 
 
-def _flag(name: str, value: Any, function: str = "attention") -> bool:
+def _flag(function: str, name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{function}: `{name}` must be True or False, got {value!r}")
     return bool(value)
 
 
-def _window(window: Any, function: str = "attention") -> tuple[int, int]:
+def _window(function: str, window: Any) -> tuple[int, int]:
     if window is None:
         return -1, -1
     expected = f"{function}: `window` must be None or (left, right), each None or an int >= -1"
@@ -264,7 +264,7 @@ def _window(window: Any, function: str = "attention") -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _softcap(softcap: Any, function: str = "attention") -> float:
+def _softcap(function: str, softcap: Any) -> float:
     """Return the cap as a float; 0 for none."""
     if softcap is None:
         return 0.0
@@ -277,7 +277,7 @@ def _softcap(softcap: Any, function: str = "attention") -> float:
     return number
 
 
-def _integers(name: str, value: Any, function: str = "attention") -> Any:
+def _integers(function: str, name: str, value: Any) -> Any:
     """Return an array of integers for an int or a sequence of ints; arrays pass."""
     if value is None or hasattr(value, "__dlpack__"):
         return value

@@ -119,7 +119,7 @@ def attention_backward(
     >>> d_s, d_b = grads.scale
     """
     law, values = _lowered(_NAME, scale, query)
-    left, right = _window(window, _NAME)
+    left, right = _window(_NAME, window)
     lse, entropy = _row_statistics(stats)
     framework = framework_of(_NAME, query)
     learns = not isinstance(scale, Scale) or isinstance(scale, (Su, SSMax))
@@ -136,13 +136,13 @@ def attention_backward(
         grad_entropy,
         law,
         values,
-        _flag("causal", causal, _NAME),
+        _flag(_NAME, "causal", causal),
         left,
         right,
-        _integers("key_lengths", key_lengths, _NAME),
+        _integers(_NAME, "key_lengths", key_lengths),
         mask,
-        _softcap(softcap, _NAME),
-        _integers("n_keys", n_keys, _NAME),
+        _softcap(_NAME, softcap),
+        _integers(_NAME, "n_keys", n_keys),
         learns,
         framework.empty,
         scale_framework.empty,

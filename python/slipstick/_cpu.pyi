@@ -143,6 +143,26 @@ def attention_backward(
     empty: Empty,
     empty_scale: Empty,
 ) -> tuple[Any, Any, Any, Any]: ...
+def attention_varlen(
+    query: Any,
+    key: Any,
+    value: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_k: Any,
+    law: str,
+    scale: Any,
+    causal: bool,
+    left: int,
+    right: int,
+    softcap: float,
+    n_keys: Any,
+    return_stats: bool,
+    out: Any,
+    empty: Empty,
+) -> tuple[Any, Any, Any, Any]: ...
+def merge_attention(
+    parts: list[tuple[Any, Any, Any, Any]], empty: Empty
+) -> tuple[Any, Any, Any, Any]: ...
 def softmax(scores: Any, law: str, scale: Any, axis: int, out: Any, empty: Empty) -> Any: ...
 def projection_block(
     kind: str, seed: int, first_row: int, first_column: int, scale: float, out: Any

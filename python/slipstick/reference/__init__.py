@@ -14,6 +14,7 @@ from slipstick.reference._attention import (
     softmax,
 )
 from slipstick.reference._gain import gain
+from slipstick.reference._merge import merge_attention
 from slipstick.reference._methods import realm_table
 from slipstick.reference._mitchell import (
     divide,
@@ -28,6 +29,7 @@ from slipstick.reference._mitchell import (
 from slipstick.reference._products import conv2d, derivative, matmul, matmul_backward
 from slipstick.reference._projection import block, min_dim, philox4x32, project
 from slipstick.reference._statistics import ErrorStatistics, error_statistics
+from slipstick.reference._varlen import attention_varlen
 
 __all__ = [
     "AttentionGrads",
@@ -35,6 +37,7 @@ __all__ = [
     "ErrorStatistics",
     "attention",
     "attention_backward",
+    "attention_varlen",
     "block",
     "conv2d",
     "derivative",
@@ -47,6 +50,7 @@ __all__ = [
     "log2",
     "matmul",
     "matmul_backward",
+    "merge_attention",
     "min_dim",
     "multiply",
     "philox4x32",
