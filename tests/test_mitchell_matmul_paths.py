@@ -217,6 +217,22 @@ def test_few_rows_at_every_range(isa, dtype, zeros):
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_a_zero_beside_the_last_place(isa, dtype):
+    """What the largest number gives with a zero stays below a sum that cancels to one ulp."""
+    info = ml_dtypes.finfo(dtype)
+    step = float(info.eps)
+    for spread in (0, 4, 8):
+        a = np.array([[1, 1, 2.0**spread]]).astype(dtype)
+        for exponent in range(int(info.minexp), int(info.maxexp) - 1):
+            one = math.ldexp(1.0, exponent)
+            b = np.array([[one * (1 + step)], [-one], [0]]).astype(dtype)
+            wanted = np.array([[one * step]]).astype(dtype)
+            for right in (b, np.asfortranarray(np.repeat(b, 9, axis=1))):
+                result = mitchell.matmul(a, right)
+                assert_same_bits(result, np.repeat(wanted, right.shape[1], axis=1))
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("depth", [1, 3, 15, 17, 255, 257, 2049, 4100])
 def test_few_rows_of_every_depth(isa, threads, dtype, depth):
     rng = np.random.default_rng(depth)

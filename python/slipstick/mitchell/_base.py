@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,6 +49,8 @@ class Method:
     (True, True, 'DRUM(width=5)')
     """
 
+    _native: Any  # the compiled counterpart, of every method but this base
+
     @property
     def identity(self) -> str:
         """What error reports print, so that one sees which multiplier ran: the repr."""
@@ -62,11 +63,6 @@ class Method:
         is one.
         """
         return None
-
-    @cached_property
-    def _native(self) -> Any:
-        """The compiled counterpart."""
-        raise NotImplementedError
 
     def _parameters(self) -> dict[str, Any]:
         if not is_dataclass(self):

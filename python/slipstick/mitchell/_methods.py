@@ -507,7 +507,7 @@ def methods() -> tuple[str, ...]:
 def as_method(function: str, method: object) -> Method:
     """Return the method of a name, or the object itself; `function` is named in the error."""
     # The base itself, or a subclass from elsewhere, has nothing compiled that could run.
-    if isinstance(method, Method) and type(method)._native is not Method._native:
+    if isinstance(method, Method) and hasattr(type(method), "_native"):
         return method
     if isinstance(method, str) and method in _NAMES:
         return _NAMES[method]
