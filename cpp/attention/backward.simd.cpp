@@ -1,4 +1,5 @@
 #include "attention/backward_kernels.hpp"
+#include "attention/elements.hpp"
 #include "attention/scores.hpp"
 #include "core/simd.hpp"
 #include "core/tile.hpp"
@@ -6,19 +7,9 @@
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
 
-using attention::AccOf;
 using attention::GradStep;
 using attention::GradTile;
 using attention::RowTile;
-
-template <class T>
-SLIPSTICK_INLINE AccOf<T> widened(T value) {
-    if constexpr (sizeof(T) == 2) {
-        return to_float(value);
-    } else {
-        return value;
-    }
-}
 
 template <class T>
 SLIPSTICK_INLINE T rounded(AccOf<T> value) {
@@ -56,10 +47,7 @@ bool pack_keys(const void* source, int64_t key_stride, int64_t dim_stride, int64
                int64_t dim, AccOf<T>* packed) {
     pack_panels<kTileRows>(static_cast<const T*>(source), key_stride, dim_stride, keys, dim, packed,
                            [](T value) { return widened(value); });
-    const int64_t count = (keys + kTileRows - 1) / kTileRows * kTileRows * dim;
-    bool finite = true;
-    for (int64_t i = 0; i < count; ++i) finite &= packed[i] - packed[i] == 0;
-    return finite;
+    return all_finite(packed, (keys + kTileRows - 1) / kTileRows * kTileRows * dim);
 }
 
 template <class T>

@@ -1,41 +1,15 @@
 #include "attention/few_rows.hpp"
 
+#include "attention/elements.hpp"
 #include "core/simd.hpp"
 #include "core/transpose.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
 
-using attention::AccOf;
 using attention::kStepKeys;
 using attention::RowState;
 using attention::RowStep;
-
-template <class T>
-SLIPSTICK_INLINE AccOf<T> widened(T value) {
-    if constexpr (sizeof(T) == 2) {
-        return to_float(value);
-    } else {
-        return value;
-    }
-}
-template <class T>
-SLIPSTICK_INLINE Vec<AccOf<T>> load_widened(const T* source) {
-    using Acc = AccOf<T>;
-    if constexpr (sizeof(T) == 2) {
-        return widen(__builtin_convertvector(load<VecLike<uint16_t, float>>(source), Vec<uint32_t>),
-                     T{});
-    } else {
-        return load<Vec<Acc>>(source);
-    }
-}
-// `count` elements, less than a vector, and zeros behind them.
-template <class T>
-SLIPSTICK_INLINE Vec<AccOf<T>> load_some(const T* source, int64_t count) {
-    T some[kLanes<AccOf<T>>] = {};
-    for (int64_t i = 0; i < count; ++i) some[i] = source[i];
-    return load_widened(some);
-}
 
 template <class Acc>
 int64_t padded(int64_t dim) {
@@ -263,15 +237,8 @@ void finish_row(const AccOf<T>* out, AccOf<T> sum, int64_t dim_v, void* row, int
     using Acc = AccOf<T>;
     constexpr int lanes = kLanes<Acc>;
     for (int64_t c = 0; c < dim_v; c += lanes) {
-        const Vec<Acc> value = load<Vec<Acc>>(out + c) / sum;
-        T quotient[lanes];
-        if constexpr (sizeof(T) == 2) {
-            store(quotient, narrow(value, T{}));
-        } else {
-            store(quotient, value);
-        }
-        for (int64_t i = 0; i < lanes && c + i < dim_v; ++i)
-            static_cast<T*>(row)[(c + i) * stride] = quotient[i];
+        store_some(static_cast<T*>(row) + c * stride, stride, dim_v - c,
+                   load<Vec<Acc>>(out + c) / sum);
     }
 }
 

@@ -1,11 +1,11 @@
 // The loop around the kernels: packs keys and values once for all query rows that share them, and
 // hands tiles of query rows to the threads.
 #include <algorithm>
-#include <cstddef>
+#include <array>
 #include <limits>
 #include <numeric>
 #include <optional>
-#include <type_traits>
+#include <span>
 #include <vector>
 
 #include "attention/attention.hpp"
@@ -30,6 +30,7 @@ constexpr int64_t kTileStep = 24;  // a multiple of the rows of every level's re
 constexpr int64_t kPackedBytes = 8 << 20;
 constexpr double kSerialProducts = 1 << 20;  // about 50 us of multiply-adds
 constexpr int64_t kSerialPacking = 1 << 16;  // numbers to pack in that time
+constexpr int64_t kHeadsPerThread = 8;       // and more: a head is not worth dividing
 constexpr int64_t kTilesTogether = 1 << 16;  // query tiles that are listed at once
 
 int64_t round_up(int64_t value, int64_t multiple) {
@@ -70,28 +71,13 @@ public:
         std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
             return visibility_.sequence(a).keys > visibility_.sequence(b).keys;
         });
-        // As many heads at a time as the packed keys allow, and enough to keep all threads busy.
-        const int64_t slot_bytes =
-            std::max<int64_t>(1, (key_size_ + value_size_) * static_cast<int64_t>(sizeof(Acc)));
-        const int64_t slots = kPackedBytes / slot_bytes;
-        Work work;
-        std::optional<Packed> packed;
-        for (const int64_t b : order) {
-            const int64_t query_tiles = ceil_div(rows_of(b), tile_rows_);
-            // Where one query tile uses a key tile, it packs it itself, in the thread's own memory.
-            const int64_t key_tiles =
-                query_tiles == 1 ? 0 : ceil_div(visibility_.sequence(b).keys, tile_keys_);
-            if (rows_of(b) <= kFewRows) continue;  // of few_rows.cpp
-            for (int64_t h = 0; h < shape_.kv_heads; ++h) {
-                const bool full =
-                    work.tiles() >= (work.slots() + key_tiles > slots ? int64_t{8} * num_threads()
-                                                                      : kTilesTogether);
-                if (full) run(work, packed);
-                const int64_t slot = key_tiles == 0 ? kUnpacked : work.slots();
-                work.add({b, h, slot}, key_tiles, query_tiles);
-            }
+        std::erase_if(order, [&](int64_t b) { return rows_of(b) <= kFewRows; });  // few_rows.cpp
+        const int64_t heads = static_cast<int64_t>(order.size()) * shape_.kv_heads;
+        if (heads >= kHeadsPerThread * num_threads()) {
+            run_heads(order);
+        } else {
+            run_tiles(order);
         }
-        run(work, packed);
     }
 
 private:
@@ -161,10 +147,63 @@ private:
         }
     };
 
+    // Where one query tile uses a key tile, it packs it itself, in the thread's own memory.
+    int64_t packed_tiles(int64_t sequence) const {
+        return rows_of(sequence) <= tile_rows_
+                   ? 0
+                   : ceil_div(visibility_.sequence(sequence).keys, tile_keys_);
+    }
+
+    // Many heads: a thread takes one as a whole, and finds its keys in the second cache again.
+    void run_heads(const std::vector<int64_t>& order) const {
+        const auto heads = static_cast<int64_t>(order.size()) * shape_.kv_heads;
+        const int64_t slots =
+            packed_tiles(*std::max_element(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+                return packed_tiles(a) < packed_tiles(b);
+            }));
+        const double products = static_cast<double>(rows_of(order.front())) *
+                                static_cast<double>(visibility_.sequence(order.front()).keys) *
+                                static_cast<double>(shape_.dim + shape_.dim_v);
+        const auto grain = static_cast<int64_t>(kSerialProducts / (products + 1)) + 1;
+        parallel_for(heads, grain, [&](int64_t begin, int64_t end) {
+            Packed packed(slots, key_size_, value_size_);
+            for (int64_t at = begin; at < end; ++at) {
+                const int64_t b = order[static_cast<size_t>(at / shape_.kv_heads)];
+                const Unit unit{b, at % shape_.kv_heads, packed_tiles(b) == 0 ? kUnpacked : 0};
+                for (int64_t tile = 0; tile < packed_tiles(b); ++tile)
+                    pack(unit, tile, packed.slot(tile));
+                for (int64_t tile = 0; tile < ceil_div(rows_of(b), tile_rows_); ++tile)
+                    run_tile(unit, tile, packed);
+            }
+        });
+    }
+
+    // Few heads: the threads share the packing, then the query tiles, of as many heads at a time as
+    // the packed keys allow, and enough to keep all threads busy.
+    void run_tiles(const std::vector<int64_t>& order) const {
+        const int64_t slot_bytes =
+            std::max<int64_t>(1, (key_size_ + value_size_) * static_cast<int64_t>(sizeof(Acc)));
+        const int64_t slots = kPackedBytes / slot_bytes;
+        Work work;
+        std::optional<Packed> packed;
+        for (const int64_t b : order) {
+            const int64_t key_tiles = packed_tiles(b);
+            for (int64_t h = 0; h < shape_.kv_heads; ++h) {
+                const bool full =
+                    work.tiles() >= (work.slots() + key_tiles > slots ? int64_t{8} * num_threads()
+                                                                      : kTilesTogether);
+                if (full) run(work, packed);
+                const int64_t slot = key_tiles == 0 ? kUnpacked : work.slots();
+                work.add({b, h, slot}, key_tiles, ceil_div(rows_of(b), tile_rows_));
+            }
+        }
+        run(work, packed);
+    }
+
     void run(Work& work, std::optional<Packed>& packed) const {
+        if (!packed || packed->slots() < work.slots())
+            packed.emplace(work.slots(), key_size_, value_size_);
         if (work.slots() > 0) {
-            if (!packed || packed->slots() < work.slots())
-                packed.emplace(work.slots(), key_size_, value_size_);
             const int64_t grain = kSerialPacking / std::max<int64_t>(1, key_size_ + value_size_);
             parallel_for(work.slots(), std::max<int64_t>(1, grain),
                          [&](int64_t begin, int64_t end) {
@@ -188,14 +227,7 @@ private:
             for (int64_t at = begin == 0 ? 0 : ends[static_cast<size_t>(begin - 1)]; at < last;
                  ++at) {
                 const Tile& tile = work.query_tiles[static_cast<size_t>(at)];
-                const Unit& unit = work.unit_of(tile);
-                if (unit.slot == kUnpacked) {
-                    run_tile(unit, tile.number, nullptr);
-                } else {
-                    run_tile(unit, tile.number, [&packed, &unit](int64_t key_tile) {
-                        return packed->slot(unit.slot + key_tile);
-                    });
-                }
+                run_tile(work.unit_of(tile), tile.number, *packed);
             }
         });
         work.clear();
@@ -218,8 +250,9 @@ private:
 
     struct TilePanel {
         Panel<Acc> arrays;
-        std::vector<int64_t> ranges;
-        std::vector<void*> out_rows;
+        std::array<int64_t, kMostLanes> first_keys;  // where arrays.first points
+        std::array<int64_t, kMostLanes> last_keys;
+        std::array<void*, kMostLanes> out_rows;
         int64_t row;    // the first row
         int64_t count;  // rows in use; the lanes behind them repeat the last one's range
         KeyRange some;  // keys that some row sees
@@ -259,14 +292,13 @@ private:
                                             keys, shape_.dim_v, slot.value);
     }
 
-    TilePanel make_panel(const Unit& unit, int64_t row, int64_t count, Arena& arena) const {
+    void make_panel(const Unit& unit, int64_t row, int64_t count, Arena& arena,
+                    TilePanel& panel) const {
         const int64_t lanes = kernels_.lanes;
         const int64_t b = unit.sequence;
         const Sequence& own = visibility_.sequence(b);
-        TilePanel panel;
         panel.row = row;
         panel.count = count;
-        panel.ranges.resize(static_cast<size_t>(2 * lanes));
         Panel<Acc>& arrays = panel.arrays;
         arrays.query = arena.take(shape_.dim * lanes);
         arrays.factor = arena.take(lanes);
@@ -275,18 +307,18 @@ private:
         arrays.moment = arena.take(lanes);
         const int64_t out_size = round_up(shape_.dim_v, kernels_.tile_rows) * lanes;
         arrays.out = arena.take(out_size);
-        arrays.first = panel.ranges.data();
-        arrays.last = panel.ranges.data() + lanes;
+        arrays.first = panel.first_keys.data();
+        arrays.last = panel.last_keys.data();
 
         std::fill_n(arrays.maximum, lanes, -std::numeric_limits<Acc>::infinity());
         std::fill_n(arrays.sum, lanes, Acc{0});
         std::fill_n(arrays.moment, lanes, Acc{0});
         std::fill_n(arrays.out, out_size, Acc{0});
-        if (count < lanes) std::fill_n(arrays.query, shape_.dim * lanes, Acc{0});
         std::fill_n(arrays.factor, lanes, Acc{0});
 
         panel.some = {own.keys, 0};
         panel.all = {0, own.keys};
+        std::array<const void*, kMostLanes> query_rows;
         for (int64_t lane = 0; lane < lanes; ++lane) {
             const int64_t at = row + std::min(lane, count - 1);
             const int64_t h = head_of(unit, at);
@@ -300,18 +332,17 @@ private:
                          std::min(panel.all.last, seen.last)};
             if (lane >= count) continue;
             const int64_t token = own.first_query + i;
-            kernels_.pack_query(query_.address(own.batch, h, token, int64_t{0}), query_.strides[3],
-                                shape_.dim, arrays.query + lane);
+            const auto slot = static_cast<size_t>(lane);
+            query_rows[slot] = query_.address(own.batch, h, token, int64_t{0});
+            panel.out_rows[slot] = out_.address(own.batch, h, token, int64_t{0});
             arrays.factor[lane] = numbers_.factor(b, h, i);
-            panel.out_rows.push_back(out_.address(own.batch, h, token, int64_t{0}));
         }
-        return panel;
+        kernels_.pack_queries(query_rows.data(), count, query_.strides[3], shape_.dim,
+                              arrays.query);
     }
 
-    // `packed_tile(number)` gives a packed key tile; null: pack them here.
-    template <class PackedTile>
-    void run_tile(const Unit& unit, int64_t query_tile, PackedTile packed_tile) const {
-        constexpr bool packs_here = std::is_same_v<PackedTile, std::nullptr_t>;
+    void run_tile(const Unit& unit, int64_t query_tile, Packed& packed) const {
+        const bool packs_here = unit.slot == kUnpacked;
         const int64_t lanes = kernels_.lanes;
         const int64_t rows = std::min(tile_rows_, rows_of(unit.sequence) - query_tile * tile_rows_);
         const int64_t out_size = round_up(shape_.dim_v, kernels_.tile_rows) * lanes;
@@ -324,23 +355,20 @@ private:
         const Slot own{arena.take(packs_here ? key_size_ : 0),
                        arena.take(packs_here ? value_size_ : 0), &finite};
 
-        std::vector<TilePanel> panels;
-        panels.reserve(kPanels);
+        std::array<TilePanel, kPanels> all_panels;
+        const std::span panels(all_panels.data(), static_cast<size_t>(ceil_div(rows, lanes)));
         KeyRange some{visibility_.sequence(unit.sequence).keys, 0};
-        for (int64_t row = 0; row < rows; row += lanes) {
-            panels.push_back(make_panel(unit, query_tile * tile_rows_ + row,
-                                        std::min(lanes, rows - row), arena));
-            some = {std::min(some.first, panels.back().some.first),
-                    std::max(some.last, panels.back().some.last)};
+        int64_t row = 0;
+        for (TilePanel& panel : panels) {
+            make_panel(unit, query_tile * tile_rows_ + row, std::min(lanes, rows - row), arena,
+                       panel);
+            some = {std::min(some.first, panel.some.first), std::max(some.last, panel.some.last)};
+            row += lanes;
         }
 
         for (int64_t number = some.first / tile_keys_; number * tile_keys_ < some.last; ++number) {
-            Slot slot = own;
-            if constexpr (packs_here) {
-                pack(unit, number, slot);
-            } else {
-                slot = packed_tile(number);
-            }
+            const Slot slot = packs_here ? own : packed.slot(unit.slot + number);
+            if (packs_here) pack(unit, number, slot);
             const int64_t start = number * tile_keys_;
             const int64_t length = visibility_.length(unit.sequence);
             const KeyTile<Acc> tile{slot.key, slot.value, start,

@@ -10,6 +10,8 @@
 
 namespace slipstick::cpu::attention {
 
+inline constexpr int64_t kMostLanes = 32;  // of a panel, at any level
+
 // `lanes` query rows. Each array holds one element a row, unless it says otherwise.
 template <class Acc>
 struct Panel {
@@ -51,8 +53,9 @@ template <class Acc>
 struct Forward {
     int64_t lanes;
     int64_t tile_rows;
-    // One row of `dim` elements into a panel's lane.
-    void (*pack_query)(const void* row, int64_t stride, int64_t dim, Acc* lane);
+    // The first `count` rows, of `dim` elements, into a panel's query; zeros behind them.
+    void (*pack_queries)(const void* const* rows, int64_t count, int64_t stride, int64_t dim,
+                         Acc* panel);
     void (*pack_keys)(const void* source, int64_t key_stride, int64_t dim_stride, int64_t keys,
                       int64_t dim, Acc* packed);
     // Returns whether all are finite.

@@ -1,5 +1,6 @@
 #include "attention/kernels.hpp"
 
+#include "attention/elements.hpp"
 #include "attention/scores.hpp"
 #include "core/simd.hpp"
 #include "core/tile.hpp"
@@ -7,26 +8,15 @@
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
 
-using attention::AccOf;
 using attention::KeyTile;
 using attention::Panel;
 using attention::Step;
 
-template <class T>
-SLIPSTICK_INLINE AccOf<T> widened(T value) {
-    if constexpr (sizeof(T) == 2) {
-        return to_float(value);
-    } else {
-        return value;
-    }
-}
-
 // --- Packing ---
 template <class T>
-void pack_query(const void* row, int64_t stride, int64_t dim, AccOf<T>* lane) {
-    const T* source = static_cast<const T*>(row);
-    for (int64_t k = 0; k < dim; ++k)
-        lane[k * kTileColumns<AccOf<T>>] = widened(source[k * stride]);
+void pack_queries(const void* const* rows, int64_t count, int64_t stride, int64_t dim,
+                  AccOf<T>* panel) {
+    pack_rows<T>(rows, count, stride, dim, panel);
 }
 
 template <class T>
@@ -41,10 +31,7 @@ bool pack_values(const void* source, int64_t key_stride, int64_t dim_stride, int
                  int64_t dim_v, AccOf<T>* packed) {
     pack_panels<kTileRows>(static_cast<const T*>(source), dim_stride, key_stride, dim_v, keys,
                            packed, [](T value) { return widened(value); });
-    const int64_t count = (dim_v + kTileRows - 1) / kTileRows * kTileRows * keys;
-    bool finite = true;
-    for (int64_t i = 0; i < count; ++i) finite &= packed[i] - packed[i] == 0;
-    return finite;
+    return all_finite(packed, (dim_v + kTileRows - 1) / kTileRows * kTileRows * keys);
 }
 
 // --- The fold of a step into a panel ---
@@ -142,28 +129,17 @@ template <class T>
 void finish(const Panel<AccOf<T>>& panel, int64_t dim_v, void* const* rows, int64_t count,
             int64_t stride) {
     using Acc = AccOf<T>;
-    constexpr int lanes = kTileColumns<Acc>;
-    const auto sum = Lanes<Acc>::load(panel.sum);
-    for (int64_t c = 0; c < dim_v; ++c) {
-        const auto out = Lanes<Acc>::load(panel.out + c * lanes);
-        T quotient[lanes];
-        for (int v = 0; v < kTileVectors; ++v) {
-            const Vec<Acc> value = out.part[v] / sum.part[v];
-            if constexpr (sizeof(T) == 2) {
-                store(quotient + v * kLanes<Acc>, narrow(value, T{}));
-            } else {
-                store(quotient + v * kLanes<Acc>, value);
-            }
-        }
-        for (int64_t i = 0; i < count; ++i) static_cast<T*>(rows[i])[c * stride] = quotient[i];
-    }
+    Vec<Acc> factor[kTileVectors];
+    for (int v = 0; v < kTileVectors; ++v)
+        factor[v] = Acc{1} / load<Vec<Acc>>(panel.sum + v * kLanes<Acc>);
+    unpack_rows<T>(panel.out, factor, dim_v, rows, count, stride);
 }
 
 template <class T>
 constexpr attention::Forward<AccOf<T>> kForward = {
     .lanes = kTileColumns<AccOf<T>>,
     .tile_rows = kTileRows,
-    .pack_query = &pack_query<T>,
+    .pack_queries = &pack_queries<T>,
     .pack_keys = &pack_keys<T>,
     .pack_values = &pack_values<T>,
     .fold = &fold<AccOf<T>, false>,
@@ -223,18 +199,7 @@ void write_row(const AccOf<T>* row, void* target, int64_t stride, int64_t count)
     constexpr int lanes = kLanes<Acc>;
     T* out = static_cast<T*>(target);
     for (int64_t j = 0; j < count; j += lanes) {
-        T part[lanes];
-        if constexpr (sizeof(T) == 2) {
-            store(part, narrow(load<Vec<Acc>>(row + j), T{}));
-        } else {
-            store(part, load<Vec<Acc>>(row + j));
-        }
-        const int64_t used = count - j < lanes ? count - j : lanes;
-        if (stride == 1) {
-            __builtin_memcpy(out + j, part, static_cast<size_t>(used) * sizeof(T));
-        } else {
-            for (int64_t i = 0; i < used; ++i) out[(j + i) * stride] = part[i];
-        }
+        store_some(out + j * stride, stride, count - j, load<Vec<Acc>>(row + j));
     }
 }
 

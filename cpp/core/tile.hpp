@@ -69,11 +69,6 @@ SLIPSTICK_INLINE void multiply_tile(const Mac& mac, int64_t depth, const typenam
         }
         return;
     }
-    // The sums so far lie in the third cache: fetched while the products run, they cost no wait.
-    for (int i = 0; i < kTileRows; ++i) {
-        __builtin_prefetch(acc + i * acc_stride, 1);
-        __builtin_prefetch(acc + i * acc_stride + kTileColumns<typename Mac::Acc> - 1, 1);
-    }
     V sums[kTileRows][kTileVectors] = {};
     // Unrolled: at 6 x 2 with two instructions a product the loop's own three would cost 6 %.
 #pragma GCC unroll 4
@@ -103,10 +98,16 @@ void multiply_block(const void* mac, int64_t rows, int64_t depth, int64_t column
     const Mac local = *static_cast<const Mac*>(mac);
     for (int64_t j = 0; j < columns; j += width) {
         for (int64_t i = 0; i < rows; i += kTileRows) {
+            auto* const tile = static_cast<typename Mac::Total*>(acc) + i * acc_stride + j;
+            // The sums so far lie in the third cache: fetched while the products run, they cost no
+            // wait.
+            for (int row = 0; row < kTileRows && !Mac::kHeavy; ++row) {
+                __builtin_prefetch(tile + row * acc_stride, 1);
+                __builtin_prefetch(tile + row * acc_stride + width - 1, 1);
+            }
             multiply_tile(local, depth, static_cast<const typename Mac::Left*>(left) + i * depth,
-                          static_cast<const typename Mac::Right*>(right) + j * depth,
-                          static_cast<typename Mac::Total*>(acc) + i * acc_stride + j, acc_stride,
-                          accumulate);
+                          static_cast<const typename Mac::Right*>(right) + j * depth, tile,
+                          acc_stride, accumulate);
         }
     }
 }
@@ -163,16 +164,21 @@ SLIPSTICK_INLINE void pack_panels(const T* source, int64_t stride, int64_t depth
     int64_t first = 0;
     if (stride == 1) {
         // A few lines of all full panels before the next few: a line of one panel alone is often
-        // one cache line of a page of its own.
+        // one cache line of a page of its own. Converted in vectors, then cut.
         constexpr int64_t lines = 16;
+        constexpr int64_t piece = kPackDepth / height * height;
         const int64_t full = count - count % height;
         for (int64_t k0 = 0; k0 < depth; k0 += lines) {
             const int64_t end = depth - k0 < lines ? depth : k0 + lines;
-            for (int64_t column = 0; column < full; column += height) {
-                Packed* panel = packed + column * terms * depth;
+            for (int64_t column = 0; column < full; column += piece) {
+                const int64_t width = full - column < piece ? full - column : piece;
                 for (int64_t k = k0; k < end; ++k) {
-                    for (int i = 0; i < height; ++i)
-                        panel[k * step + i] = convert(source[k * depth_stride + column + i]);
+                    Packed line[piece];
+                    const T* const start = source + k * depth_stride + column;
+                    for (int64_t i = 0; i < width; ++i) line[i] = convert(start[i]);
+                    Packed* target = packed + column * terms * depth + k * step;
+                    for (int64_t i = 0; i < width; i += height, target += step * depth)
+                        __builtin_memcpy(target, line + i, height * sizeof(Packed));
                 }
             }
         }
