@@ -7,7 +7,7 @@ returns the call to time; None where it is not installed or does not take the dt
 from __future__ import annotations
 
 import importlib.util
-import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,18 +28,16 @@ SLOWEST = 2.0  # seconds; a peer that would take longer runs on a part, scaled
 def add_peer(
     contenders: dict[str, Contender], name: str, peer: Peer, arrays: Arrays, causal: bool
 ) -> None:
-    """Add the peer, or its time on one head and a shorter sequence scaled by their work."""
+    """Add the peer, or its time on a head a thread and shorter sequences, scaled by their work."""
     batch, heads, length, _ = arrays[0].shape
-    short = min(length, 256)
-    part = tuple(np.ascontiguousarray(array[:1, :1, :short]) for array in arrays)
+    some, short = min(heads, slipstick.get_num_threads()), min(length, 1024)
+    part = tuple(np.ascontiguousarray(array[:1, :some, :short]) for array in arrays)
     call = peer(part, causal)
     if call is None:
         return
     call()
-    start = time.perf_counter()
-    call()
-    scale = (length / short) ** 2 * batch * heads
-    if (time.perf_counter() - start) * scale > SLOWEST:
+    scale = (length / short) ** 2 * batch * heads / some
+    if min(timeit.repeat(call, number=1, repeat=2)) * scale > SLOWEST:
         contenders[f"{name}, scaled"] = Contender(call, scale)
     elif (whole := peer(arrays, causal)) is not None:
         contenders[name] = Contender(whole)
