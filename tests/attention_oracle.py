@@ -134,6 +134,12 @@ def ulp(dtype: np.dtype, at: float) -> float:
     return 2.0 ** (math.frexp(at)[1] - digits) if at > 0 else 0.0
 
 
+def bits(array) -> np.ndarray:
+    """The bytes of its numbers as integers: equal where not even the sign of a zero differs."""
+    array = np.ascontiguousarray(array)
+    return array.view(f"u{array.dtype.itemsize}")
+
+
 def distance(a, b) -> np.ndarray:
     """|a - b|, where equal infinities and two NaNs are 0 apart and one of them infinitely far."""
     a, b = np.asarray(a), np.asarray(b)

@@ -10,7 +10,7 @@ import slipstick
 from slipstick import _cpu
 
 # A failed assert in a shared module shows its values, as one in a test file does.
-pytest.register_assert_rewrite("attention_oracle")
+pytest.register_assert_rewrite("attention_oracle", "attention_backward_oracle")
 
 LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
 

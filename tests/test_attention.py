@@ -5,9 +5,6 @@ from __future__ import annotations
 import doctest
 import functools
 import math
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -16,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import slipstick
+from attention_cases import options_for
 from attention_oracle import (
     DTYPES,
-    INF,
     Rows,
     bool_mask,
     bounds,
@@ -29,8 +26,9 @@ from attention_oracle import (
     float_mask,
     inputs,
 )
+from peak_memory import bytes_taken
 from slipstick import _cpu
-from slipstick.scales import ClippedLogN, LogN, SSMax, Su, Temperature
+from slipstick.scales import LogN, SSMax, Su
 
 LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
 
@@ -38,83 +36,10 @@ LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
 # --- The edge grid --------------------------------------------------------------------------------
 
 
-def rows_hidden(mask, *rows):
-    mask = mask.copy()
-    mask[..., list(rows), :] = False if mask.dtype == bool else -INF
-    return mask
-
-
 # 2 sequences, 4 heads over 2 key heads, 37 queries, 301 keys: more than one key tile at every level
 # and dtype, panels that are not full, lengths that are no multiple of anything.
 SHAPE = (2, 4, 2, 37, 301, 13, 9)
-PER_ROW = 0.4 * np.random.default_rng(2).standard_normal((2, 4, 37))
-OPTIONS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "causal": {"causal": True},
-    "window": {"window": (5, 3)},
-    "window narrower than a tile, causal": {"window": (5, 3), "causal": True},
-    "window left": {"window": (7, None)},
-    "window right": {"window": (-1, 2)},
-    "window of one": {"window": (0, 0)},
-    "window wide": {"window": (10**9, 2**40)},
-    "lengths": {"key_lengths": [300, 7]},
-    "lengths 0 and 1": {"key_lengths": np.int32([0, 1])},
-    "lengths, causal": {"key_lengths": [290, 270], "causal": True},
-    "lengths, window beyond them": {"key_lengths": [301, 20], "window": (3, 3)},
-    "bool mask": {"mask": bool_mask(2, 4, 37, 301)},
-    "bool mask over heads": {"mask": bool_mask(2, 1, 37, 301), "causal": True},
-    "bool mask of keys": {"mask": bool_mask(2, 1, 1, 301)},
-    "bool mask of keys, causal, lengths": {
-        "mask": bool_mask(301),
-        "causal": True,
-        "key_lengths": [290, 280],
-    },
-    "left padding": {"mask": np.arange(301) >= np.array([0, 280])[:, None, None, None]},
-    "middle padding": {"mask": (np.arange(301) < 20) | (np.arange(301) >= 290)},
-    "mask with empty rows": {"mask": rows_hidden(bool_mask(2, 1, 37, 301), 0, 5, 36)},
-    "mask of rows": {"mask": bool_mask(37, 1)},
-    "nothing visible": {"mask": np.zeros((1, 1), bool)},
-    "float mask": {"mask": float_mask(2, 4, 37, 301)},
-    "float mask, causal, window": {"mask": float_mask(37, 301), "causal": True, "window": (40, 1)},
-    "float64 mask with huge numbers": {
-        "mask": np.where(bool_mask(37, 301), 0.0, np.finfo(np.float64).min)
-    },
-    "float32 lowest number hides nothing": {
-        "mask": np.where(bool_mask(37, 301), 0.0, np.finfo(np.float32).min).astype(np.float32)
-    },
-    "float16 mask": {"mask": float_mask(1, 4, 37, 301, dtype=np.float16)},
-    "softcap": {"softcap": 0.7},
-    "softcap, causal, float mask": {
-        "softcap": 3,
-        "causal": True,
-        "mask": float_mask(2, 4, 37, 301),
-    },
-    "Su": {"scale": Su(1.3), "causal": True},
-    "Su negative": {"scale": Su(-1.3), "causal": True, "mask": bool_mask(2, 4, 37, 301)},
-    "ClippedLogN": {"scale": ClippedLogN(100), "causal": True},
-    "SSMax": {"scale": SSMax(0.3), "causal": True},
-    "SSMax a head": {"scale": SSMax([0.3, -0.2, 0.0, 0.5], b=0.1), "causal": True},
-    "SSMax b a head": {"scale": SSMax(0.2, b=[0.3, -0.2, 0.0, 0.5])},
-    "Temperature": {"scale": Temperature(0.4, 50, offset=1), "causal": True},
-    "float": {"scale": 0.25},
-    "int": {"scale": 1},
-    "zero": {"scale": 0.0, "causal": True},
-    "negative": {"scale": -0.4, "mask": bool_mask(2, 4, 37, 301)},
-    "tiny": {"scale": 1e-30},
-    "array": {"scale": PER_ROW, "causal": True},
-    "array of a head": {"scale": PER_ROW[0, :, :1].astype(np.float32)},
-    "array, masked": {"scale": PER_ROW[:, :1], "mask": float_mask(2, 4, 37, 301)},
-    "n_keys": {"n_keys": 5000, "causal": True},
-    "n_keys 0": {"n_keys": 0},
-    "n_keys 1": {"n_keys": 1, "causal": True},
-    "n_keys a batch": {"n_keys": np.int64([17, 5000]), "causal": True},
-    "n_keys a row": {
-        "n_keys": np.arange(74, dtype=np.uint16).reshape(2, 37),
-        "window": (9, 0),
-        "scale": SSMax(0.4),
-    },
-    "n_keys, empty rows": {"n_keys": 100, "mask": rows_hidden(bool_mask(2, 1, 37, 301), 3)},
-}
+OPTIONS = options_for(301)
 
 
 @functools.cache
@@ -302,30 +227,15 @@ def test_stats_do_not_change_the_output(isa):
 
 # --- Memory and examples --------------------------------------------------------------------------
 
-MEMORY = """
-import resource
-import numpy as np
-import slipstick
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-slipstick.set_num_threads(2)
-q, k, v = np.random.default_rng(0).standard_normal((3, 1, 1, {n}, 32), dtype=np.float32)
-slipstick.attention(q[:, :, :64], k, v)
-before = peak()
-slipstick.attention(q, k, v, causal=True, return_stats=True)
-print(peak() - before)
-"""
-
 
 def test_memory_grows_linearly():
     """At 16384 keys all scores would be 1 GiB; keys and values packed are 4 MiB, out 2 MiB."""
-    if "libasan" in os.environ.get("LD_PRELOAD", ""):
-        pytest.skip("the sanitizer keeps freed memory")
-    run = [sys.executable, "-c", MEMORY.format(n=16384)]
-    used = int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
-    assert used < 24 << 20
+    setup = """
+q, k, v = np.random.default_rng(0).standard_normal((3, 1, 1, 16384, 32), dtype=np.float32)
+slipstick.attention(q[:, :, :64], k, v)
+"""
+    call = "slipstick.attention(q, k, v, causal=True, return_stats=True)"
+    assert bytes_taken(setup, call) < 24 << 20
 
 
 def test_examples():

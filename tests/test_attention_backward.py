@@ -4,69 +4,21 @@ from __future__ import annotations
 
 import doctest
 import functools
-import os
-import subprocess
-import sys
-from typing import Any
 
 import numpy as np
 import pytest
 
 import slipstick
 from attention_backward_oracle import Upstream, check, expected, run, upstream_for
-from attention_oracle import BF16, DTYPES, INF, bool_mask, float_mask, inputs
-from slipstick.scales import ClippedLogN, SSMax, Su, Temperature
+from attention_cases import options_for
+from attention_oracle import BF16, DTYPES, INF, float_mask, inputs
+from peak_memory import bytes_taken
+from slipstick.scales import SSMax, Su
 
 # 2 sequences, 4 heads over 2 key heads, 37 queries (74 rows a key head: two row tiles), 161 keys:
 # two key tiles at every level and dtype, nothing a multiple of anything.
 SHAPE = (2, 4, 2, 37, 161, 13, 9)
-PER_ROW = 0.4 * np.random.default_rng(2).standard_normal((2, 4, 37))
-EMPTY_ROWS = bool_mask(2, 1, 37, 161)
-EMPTY_ROWS[..., [0, 5, 36], :] = False
-OPTIONS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "causal": {"causal": True},
-    "window": {"window": (5, 3)},
-    "window left": {"window": (7, None), "causal": True},
-    "window right": {"window": (-1, 2)},
-    "lengths": {"key_lengths": [160, 7]},
-    "lengths 0 and 1": {"key_lengths": [0, 1]},
-    "lengths, causal": {"key_lengths": [150, 130], "causal": True},
-    "bool mask": {"mask": bool_mask(2, 4, 37, 161)},
-    "bool mask of keys": {"mask": bool_mask(161), "causal": True, "key_lengths": [150, 140]},
-    "left padding": {"mask": np.arange(161) >= np.array([0, 140])[:, None, None, None]},
-    "mask with empty rows": {"mask": EMPTY_ROWS},
-    "nothing visible": {"mask": np.zeros((1, 1), bool)},
-    "float mask": {"mask": float_mask(2, 4, 37, 161)},
-    "float mask, causal, window": {"mask": float_mask(37, 161), "causal": True, "window": (40, 1)},
-    "softcap": {"softcap": 0.7},
-    "softcap, causal, float mask": {
-        "softcap": 3,
-        "causal": True,
-        "mask": float_mask(2, 4, 37, 161),
-    },
-    "Su": {"scale": Su(1.3), "causal": True},
-    "Su 0": {"scale": Su(0.0)},
-    "Su negative": {"scale": Su(-1.3), "mask": bool_mask(2, 4, 37, 161)},
-    "ClippedLogN": {"scale": ClippedLogN(100), "causal": True},
-    "SSMax": {"scale": SSMax(0.3), "causal": True},
-    "SSMax a head": {"scale": SSMax([0.3, -0.2, 0.0, 0.5], b=0.1), "causal": True},
-    "SSMax b a head": {"scale": SSMax(0.2, b=[0.3, -0.2, 0.0, 0.5])},
-    "Temperature": {"scale": Temperature(0.4, 50, offset=1), "causal": True},
-    "float": {"scale": 0.25},
-    "int": {"scale": 1},
-    "zero": {"scale": 0.0, "causal": True},
-    "array": {"scale": PER_ROW, "causal": True},
-    "array of a head": {"scale": PER_ROW[0, :, :1].astype(np.float32)},
-    "array, masked": {"scale": PER_ROW[:, :1], "mask": float_mask(2, 4, 37, 161)},
-    "n_keys": {"n_keys": 5000, "causal": True, "scale": Su(0.5)},
-    "n_keys a batch": {"n_keys": np.int64([17, 5000]), "causal": True},
-    "n_keys a row": {
-        "n_keys": np.arange(74, dtype=np.uint16).reshape(2, 37),
-        "window": (9, 0),
-        "scale": SSMax(0.4),
-    },
-}
+OPTIONS = options_for(161)
 
 
 @functools.cache
@@ -456,31 +408,16 @@ def test_refusals(case):
 
 # --- Memory and examples --------------------------------------------------------------------------
 
-MEMORY = """
-import resource
-import numpy as np
-import slipstick
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-slipstick.set_num_threads(2)
-q, k, v = np.random.default_rng(0).standard_normal((3, 1, 1, 16384, 32), dtype=np.float32)
-window = (100, 100)
-out, stats = slipstick.attention(q, k, v, window=window, return_stats=True)
-before = peak()
-slipstick.attention_backward(q, q, k, v, out, stats, window=window)
-print(peak() - before)
-"""
-
 
 def test_memory_grows_linearly():
     """At 16384 keys all scores would be 1 GiB; packed rows are 8 MiB, the sums of dQ 8 x 2 MiB."""
-    if "libasan" in os.environ.get("LD_PRELOAD", ""):
-        pytest.skip("the sanitizer keeps freed memory")
-    run_ = [sys.executable, "-c", MEMORY]
-    used = int(subprocess.run(run_, check=True, capture_output=True, text=True).stdout)
-    assert used < 48 << 20
+    setup = """
+q, k, v = np.random.default_rng(0).standard_normal((3, 1, 1, 16384, 32), dtype=np.float32)
+window = (100, 100)
+out, stats = slipstick.attention(q, k, v, window=window, return_stats=True)
+"""
+    call = "slipstick.attention_backward(q, q, k, v, out, stats, window=window)"
+    assert bytes_taken(setup, call) < 48 << 20
 
 
 def test_examples():

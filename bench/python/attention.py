@@ -1,11 +1,13 @@
-"""Attention beside its peers on the CPU: torch, onnxruntime and OpenVINO.
+"""Attention beside its peers on the CPU: torch, onnxruntime, OpenVINO, zentorch and jax.
 
     python bench/python/attention.py [--only SUBSTRING] [--rounds N] [--list] [--json FILE]
 
-Needs torch, ml_dtypes and threadpoolctl; onnxruntime (with onnx) and OpenVINO take part where they
-are installed. A forward pass counts 4 batch heads queries keys dim operations, a causal one
-half of that; decoding counts the bytes of keys and values. "multiply-add peak" and "read" are
-what the machine gives at best, measured in the same run.
+Needs torch, ml_dtypes and threadpoolctl; the other peers take part where they are installed
+(onnxruntime with onnx). A forward pass counts 4 batch heads queries keys dim operations, forward
+and backward together 14, a causal one half of that; packed sequences count each its own; decoding
+counts the bytes of keys and values. Conversions into a peer's own layout are not timed.
+"multiply-add peak" and "read" are what the machine gives at best, measured in the same run; peak
+memory is what one call takes beyond its inputs.
 """
 
 from __future__ import annotations
@@ -15,16 +17,18 @@ import os
 # Before the imports that start OpenMP: its threads wait asleep, not spinning.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
-import importlib.util
+import itertools
 import math
-import time
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from contest import Contender, Task, main, random, tensor
+from attention_peers import FORWARD, add_peer, sdpa, torch_forward_backward
+from contest import Contender, Quantity, Task, main, random, tensor
 
 import slipstick
 from slipstick import _cpu, mitchell
@@ -32,98 +36,6 @@ from slipstick._arrays import framework_of
 from slipstick.scales import LogN
 
 DTYPES = ("float32", "bfloat16")
-SLOWEST = 2.0  # seconds; a peer that would take longer runs on a part, scaled
-
-
-def sdpa(query: Any, key: Any, value: Any, causal: bool) -> Any:
-    return torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, is_causal=causal, enable_gqa=query.shape[1] != key.shape[1]
-    )
-
-
-def add_scaled(
-    contenders: dict[str, Contender],
-    name: str,
-    call: Callable[..., Any],
-    arrays: tuple[Any, ...],
-    causal: bool,
-) -> None:
-    """Add call(*arrays, causal), or the time of shorter sequences scaled by their work."""
-    length = arrays[0].shape[2]
-    short = min(length, 256)
-    part = tuple(array[:, :1, :short] for array in arrays)
-    call(*part, causal)
-    start = time.perf_counter()
-    call(*part, causal)
-    scale = (length / short) ** 2 * arrays[0].shape[0] * arrays[0].shape[1]
-    if (time.perf_counter() - start) * scale > SLOWEST:
-        contenders[f"{name}, scaled"] = Contender(partial(call, *part, causal), scale)
-    else:
-        contenders[name] = Contender(partial(call, *arrays, causal))
-
-
-def onnx_attention(heads: int, dim: int) -> Callable[..., Any] | None:
-    """onnxruntime's MultiHeadAttention, float32, on (batch, length, heads dim); None without it."""
-    if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
-        return None
-    import onnx
-    import onnxruntime
-
-    def session(causal: bool) -> Any:
-        node = onnx.helper.make_node(
-            "MultiHeadAttention",
-            ["q", "k", "v"],
-            ["out"],
-            domain="com.microsoft",
-            num_heads=heads,
-            unidirectional=int(causal),
-        )
-        names = [("q", ["b", "n", heads * dim]), ("k", ["b", "m", heads * dim])]
-        names += [("v", ["b", "m", heads * dim])]
-        ends = [
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-            for name, shape in (*names, ("out", ["b", "n", heads * dim]))
-        ]
-        graph = onnx.helper.make_graph([node], "attention", ends[:3], ends[3:])
-        model = onnx.helper.make_model(
-            graph,
-            opset_imports=[
-                onnx.helper.make_opsetid("", 17),
-                onnx.helper.make_opsetid("com.microsoft", 1),
-            ],
-        )
-        model.ir_version = 8
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = slipstick.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(model.SerializeToString(), options)
-
-    sessions = {causal: session(causal) for causal in (False, True)}
-
-    def call(query: Any, key: Any, value: Any, causal: bool) -> Any:
-        return sessions[causal].run(None, {"q": query, "k": key, "v": value})
-
-    return call
-
-
-def openvino_attention(shape: tuple[int, ...], causal: bool) -> Callable[..., Any] | None:
-    """OpenVINO's ScaledDotProductAttention, float32; None without it."""
-    if importlib.util.find_spec("openvino") is None:
-        return None
-    import openvino
-
-    inputs = [openvino.opset13.parameter(shape, np.float32) for _ in range(3)]
-    node = openvino.opset13.scaled_dot_product_attention(*inputs, causal=causal)
-    core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": slipstick.get_num_threads()}
-    settings["INFERENCE_PRECISION_HINT"] = "f32"
-    model = core.compile_model(openvino.Model([node], inputs), "CPU", settings)
-    request = model.create_infer_request()
-
-    def call(*arrays: Any) -> Any:
-        return request.infer(dict(enumerate(arrays)), share_inputs=True, share_outputs=True)
-
-    return call
 
 
 def peak() -> Contender:
@@ -135,33 +47,86 @@ def peak() -> Contender:
     return Contender(call, peer=False)
 
 
+def heads_for(length: int) -> int:
+    """Sixteen thousand tokens or so, in 64 heads at the most."""
+    return max(1, min(64, 16384 // length))
+
+
+def kind(causal: bool) -> str:
+    return "causal" if causal else "full"
+
+
 def forward_tasks() -> Iterator[Task]:
     def make(dtype: str, length: int, dim: int, causal: bool) -> dict[str, Contender]:
-        heads = max(1, min(64, 16384 // length))
-        arrays = tuple(random(dtype, 1, heads, length, dim, seed=i) for i in range(3))
+        shape = (1, heads_for(length), length, dim)
+        arrays = tuple(random(dtype, *shape, seed=i) for i in range(3))
         out = np.empty_like(arrays[0])
         own = partial(slipstick.attention, *arrays, causal=causal, out=out)
         contenders = {"slipstick": Contender(own, peer=False)}
-        add_scaled(contenders, "torch", sdpa, tuple(map(tensor, arrays)), causal)
-        if dtype == "float32":
-            by_token = [
-                np.ascontiguousarray(array.swapaxes(1, 2)).reshape(1, length, heads * dim)
-                for array in arrays
-            ]
-            if (call := onnx_attention(heads, dim)) is not None:
-                contenders["onnxruntime"] = Contender(partial(call, *by_token, causal))
-            if (call := openvino_attention(arrays[0].shape, causal)) is not None:
-                contenders["openvino"] = Contender(partial(call, *arrays))
+        for name, peer in FORWARD.items():
+            add_peer(contenders, name, peer, arrays, causal)
         return contenders
 
-    for dtype in DTYPES:
-        for dim in (64, 128):
-            for length in (128, 512, 1024, 2048, 4096, 8192):
-                for causal in (False, True):
-                    heads = max(1, min(64, 16384 // length))
-                    work = 4 * heads * length**2 * dim / (2 if causal else 1)
-                    name = f"attention {dtype} d{dim} N{length} {'causal' if causal else 'full'}"
-                    yield Task(name, work, "FLOP", partial(make, dtype, length, dim, causal))
+    for dtype, dim, length, causal in itertools.product(
+        DTYPES, (64, 128), (128, 512, 1024, 2048, 4096, 8192), (False, True)
+    ):
+        work = 4 * heads_for(length) * length**2 * dim / (2 if causal else 1)
+        name = f"attention {dtype} d{dim} N{length} {kind(causal)}"
+        yield Task(name, work, "FLOP", partial(make, dtype, length, dim, causal))
+
+
+def backward_tasks() -> Iterator[Task]:
+    """Forward and backward, as in training: the statistics go from one to the other."""
+
+    def make(dtype: str, length: int, dim: int, causal: bool) -> dict[str, Contender]:
+        shape = (1, heads_for(length), length, dim)
+        *inputs, grad = arrays = tuple(random(dtype, *shape, seed=i) for i in range(4))
+        out = np.empty_like(grad)
+
+        def own() -> Any:
+            _, stats = slipstick.attention(*inputs, causal=causal, return_stats=True, out=out)
+            return slipstick.attention_backward(grad, *inputs, out, stats, causal=causal)
+
+        contenders = {"slipstick": Contender(own, peer=False)}
+        add_peer(contenders, "torch", torch_forward_backward, arrays, causal)
+        return contenders
+
+    for dtype, (dim, length), causal in itertools.product(
+        DTYPES, ((64, 512), (64, 2048), (128, 2048)), (False, True)
+    ):
+        work = 14 * heads_for(length) * length**2 * dim / (2 if causal else 1)
+        name = f"forward + backward {dtype} d{dim} N{length} {kind(causal)}"
+        yield Task(name, work, "FLOP", partial(make, dtype, length, dim, causal))
+
+
+def varlen_tasks() -> Iterator[Task]:
+    """Packed sequences: equal ones beside the batch of the same memory, others beside a loop."""
+    heads, dim = 8, 64
+
+    def make(dtype: str, lengths: tuple[int, ...], causal: bool) -> dict[str, Contender]:
+        bounds = np.cumsum([0, *lengths])
+        arrays = [random(dtype, bounds[-1], heads, dim, seed=i) for i in range(3)]
+        out = np.empty_like(arrays[0])
+        packed = partial(slipstick.attention_varlen, *arrays, bounds, bounds, out=out)
+        contenders = {"slipstick": Contender(partial(packed, causal=causal), peer=False)}
+        if len(set(lengths)) == 1:
+            whole = (len(lengths), lengths[0], heads, dim)
+            views = [x.reshape(whole).swapaxes(1, 2) for x in (*arrays, np.empty_like(out))]
+            batch = partial(slipstick.attention, *views[:3], causal=causal, out=views[3])
+            contenders["batch"] = Contender(batch)
+        else:
+            tokens = [tensor(array).split(lengths) for array in arrays]
+            parts = [[x.transpose(0, 1)[None] for x in one] for one in zip(*tokens, strict=True)]
+            contenders["torch, a loop"] = Contender(lambda: [sdpa(*x, causal) for x in parts])
+        return contenders
+
+    for dtype, lengths, causal in itertools.product(
+        DTYPES, ((512,) * 8, (1500, 30, 700, 1, 64, 1000, 300, 501)), (False, True)
+    ):
+        work = sum(4 * heads * n**2 * dim / (2 if causal else 1) for n in lengths)
+        equal = "equal" if len(set(lengths)) == 1 else "unequal"
+        name = f"varlen {dtype} d64, 8 {equal} sequences, {sum(lengths)} tokens, {kind(causal)}"
+        yield Task(name, work, "FLOP", partial(make, dtype, lengths, causal))
 
 
 def decode_tasks() -> Iterator[Task]:
@@ -222,13 +187,40 @@ def peak_tasks() -> Iterator[Task]:
     yield Task("multiply-add peak", 2 * 240**3, "FLOP", lambda: {"slipstick exact": peak()})
 
 
-def tasks() -> Iterator[Task]:
+# Not ru_maxrss: a child's starts at what its parent had.
+MEMORY = """
+import re
+from pathlib import Path
+import numpy as np
+import slipstick
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+arrays = np.random.default_rng(0).standard_normal((3, 65536, 64), dtype=np.float32)
+slipstick.attention(*arrays[:, :64], return_stats=True)
+before = peak()
+slipstick.attention(*arrays, return_stats=True)
+print((peak() - before) / 1024)
+"""
+
+
+def peak_memory() -> float:
+    """MiB beyond the inputs, in a process of its own; the result of 16 MiB is among them."""
+    run = [sys.executable, "-c", MEMORY]
+    return float(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+
+
+def tasks() -> Iterator[Task | Quantity]:
     yield from peak_tasks()
     yield from forward_tasks()
+    yield from backward_tasks()
+    yield from varlen_tasks()
     yield from decode_tasks()
     yield from option_tasks()
     yield from small_tasks()
+    yield Quantity("peak memory float32 d64 N65536, one head", "MiB", peak_memory)
 
 
 if __name__ == "__main__":
-    main(__doc__, tasks)
+    main(__doc__, tasks, packages=("onnxruntime", "openvino", "zentorch", "jax"))

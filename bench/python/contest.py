@@ -5,12 +5,14 @@ command line that the benchmarks share.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +47,14 @@ class Task(NamedTuple):
     make: Callable[[], dict[str, Contender]]
     threads: int = 0  # 0: as many as the process has
     once: bool = False  # a single call, without warm-up: seconds long
+
+
+class Quantity(NamedTuple):
+    """A figure that is no time."""
+
+    name: str
+    unit: str
+    measure: Callable[[], float]
 
 
 def random(dtype: str, *shape: int, seed: int = 0) -> Any:
@@ -119,8 +129,21 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
-def main(description: str, tasks: Callable[[], Iterator[Task]]) -> None:
-    """Time the tasks that the command line chooses."""
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed."""
+    installed = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[package] = metadata.version(package)
+    return installed
+
+
+def main(
+    description: str,
+    tasks: Callable[[], Iterator[Task | Quantity]],
+    packages: tuple[str, ...] = (),
+) -> None:
+    """Time the tasks that the command line chooses; `packages` are peers whose versions count."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="cases whose name has it")
     parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
@@ -133,15 +156,20 @@ def main(description: str, tasks: Callable[[], Iterator[Task]]) -> None:
         return
     available = slipstick.get_num_threads()
     facts = {"commit": commit()} | machine() | {"load before": str(os.getloadavg())}
-    facts["ml_dtypes"] = ml_dtypes.__version__
+    facts |= versions(("ml_dtypes", *packages))
     print(facts["cpu"], facts["slipstick"], sep="\n")
-    results = []
+    figures: dict[str, Any] = {"machine": facts, "timings": []}
     for task in chosen:
-        threads = task.threads or available
-        set_threads(threads)
-        result = time_task(task, threads, options.rounds)
-        show(result)
-        results.append(result._asdict())
+        if isinstance(task, Quantity):
+            value = task.measure()
+            print(f"\n{task.name}\n  {value:.1f} {task.unit}")
+            quantity = {"name": task.name, "value": value, "unit": task.unit}
+            figures.setdefault("quantities", []).append(quantity)
+        else:
+            threads = task.threads or available
+            set_threads(threads)
+            result = time_task(task, threads, options.rounds)
+            show(result)
+            figures["timings"].append(result._asdict())
         if options.json:  # after each case: an interrupted run keeps what it has
-            figures = {"machine": facts, "timings": results}
             options.json.write_text(json.dumps(figures, indent=2) + "\n")

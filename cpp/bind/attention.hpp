@@ -1,90 +1,20 @@
 // The attention family's functions of _cpu.
 #pragma once
 
-#include <array>
 #include <deque>
-#include <optional>
-#include <string>
 #include <string_view>
 #include <vector>
 
 #include "attention/attention.hpp"
+#include "bind/attention_arguments.hpp"
 #include "bind/call.hpp"
-#include "core/error.hpp"
 
 namespace slipstick::bind {
-
-// An argument that may be None.
-class OptionalArray {
-public:
-    OptionalArray(const char* function, const char* argument, const py::object& object) {
-        if (!object.is_none()) array_.emplace(function, argument, object);
-    }
-    const ConstTensor* tensor() const { return array_ ? &array_->tensor() : nullptr; }
-
-private:
-    std::optional<Array> array_;
-};
-
-// New arrays for the statistics.
-class StatsResult {
-public:
-    StatsResult(const char* function, const py::object& empty, const ResultSpec& spec)
-        : lse_(function, py::none(), empty, spec, {}),
-          entropy_(function, py::none(), empty, spec, {}),
-          max_logit_(function, py::none(), empty, spec, {}),
-          tensors_{lse_.tensor(), entropy_.tensor(), max_logit_.tensor()} {}
-    const cpu::attention::Stats& tensors() const { return tensors_; }
-    // (out, lse, entropy, max_logit)
-    py::tuple behind(const Result& out) const {
-        return py::make_tuple(out.object(), lse_.object(), entropy_.object(), max_logit_.object());
-    }
-
-private:
-    Result lse_;
-    Result entropy_;
-    Result max_logit_;
-    cpu::attention::Stats tensors_;
-};
-
-// The arrays of one part of merge_attention: (out, lse, entropy, max_logit).
-class PartArrays {
-public:
-    PartArrays(const char* function, size_t number, const py::tuple& part)
-        : name_("parts[" + std::to_string(number) + "]"),
-          names_{name_ + ".out", name_ + ".lse", name_ + ".entropy", name_ + ".max_logit"},
-          out_(function, names_[0].c_str(), part[0]),
-          lse_(function, names_[1].c_str(), part[1]),
-          entropy_(function, names_[2].c_str(), part[2]),
-          max_logit_(function, names_[3].c_str(), part[3]) {}
-    cpu::attention::Part part() const {
-        return {name_, out_.tensor(), lse_.tensor(), entropy_.tensor(), max_logit_.tensor()};
-    }
-
-private:
-    std::string name_;
-    std::array<std::string, 4> names_;
-    Array out_;
-    Array lse_;
-    Array entropy_;
-    Array max_logit_;
-};
-
-inline cpu::attention::Law law_named(std::string_view name) {
-    using cpu::attention::Law;
-    if (name == "affine_log") return Law::kAffineLog;
-    if (name == "clipped_log") return Law::kClippedLog;
-    if (name == "temperature") return Law::kTemperature;
-    if (name == "given") return Law::kGiven;
-    refuse_value("attention", "`law` must be affine_log, clipped_log, temperature or given, got ",
-                 name);
-}
 
 inline void bind_attention(py::module_& module) {
     namespace attention = cpu::attention;
 
-    // `law` and `scale` are Scale._lower's answer, or "given" and an array. Returns (out, lse,
-    // entropy, max_logit), the last three None unless asked for.
+    // Returns (out, lse, entropy, max_logit), the last three None unless asked for.
     module.def(
         "attention",
         [](py::object query, py::object key, py::object value, std::string_view law,
@@ -92,44 +22,31 @@ inline void bind_attention(py::module_& module) {
            py::object mask, double softcap, py::object n_keys, bool return_stats, py::object out,
            py::object empty) -> py::tuple {
             const char* name = "attention";
-            const Array query_array(name, "query", query);
-            const Array key_array(name, "key", key);
-            const Array value_array(name, "value", value);
-            const Array scale_array(name, "scale", scale);
-            const OptionalArray lengths_array(name, "key_lengths", key_lengths);
-            const OptionalArray mask_array(name, "mask", mask);
-            const OptionalArray n_keys_array(name, "n_keys", n_keys);
-            const attention::Inputs inputs{query_array.tensor(), key_array.tensor(),
-                                           value_array.tensor()};
-            const attention::Options options{.scale = {law_named(law), scale_array.tensor()},
-                                             .causal = causal,
-                                             .left = left,
-                                             .right = right,
-                                             .key_lengths = lengths_array.tensor(),
-                                             .mask = mask_array.tensor(),
-                                             .n_keys = n_keys_array.tensor(),
-                                             .softcap = softcap};
-            // What is absent stands for the query: it overlaps nothing that the query does not.
-            const auto present = [&](const ConstTensor* tensor) -> const ConstTensor& {
-                return tensor != nullptr ? *tensor : inputs.query;
-            };
+            const InputArrays input_arrays(name, query, key, value);
+            const OptionArrays option_arrays(name, {.law = law,
+                                                    .scale = scale,
+                                                    .causal = causal,
+                                                    .left = left,
+                                                    .right = right,
+                                                    .key_lengths = key_lengths,
+                                                    .mask = mask,
+                                                    .softcap = softcap,
+                                                    .n_keys = n_keys});
+            const attention::Inputs inputs = input_arrays.inputs();
+            const attention::Options& options = option_arrays.options();
             const Result result(name, out, empty, attention::result_of_attention(inputs, options),
                                 {{"query", inputs.query},
                                  {"key", inputs.key},
                                  {"value", inputs.value},
                                  {"scale", options.scale.values},
-                                 {"key_lengths", present(options.key_lengths)},
-                                 {"mask", present(options.mask)},
-                                 {"n_keys", present(options.n_keys)}});
-            if (!return_stats) {
-                without_gil(
-                    [&] { attention::attention(inputs, options, result.tensor(), nullptr); });
-                return py::make_tuple(result.object(), py::none(), py::none(), py::none());
-            }
-            const StatsResult stats(name, empty, attention::result_of_stats(inputs));
-            without_gil(
-                [&] { attention::attention(inputs, options, result.tensor(), &stats.tensors()); });
-            return stats.behind(result);
+                                 {"key_lengths", or_query(options.key_lengths, inputs)},
+                                 {"mask", or_query(options.mask, inputs)},
+                                 {"n_keys", or_query(options.n_keys, inputs)}});
+            return compute_with_stats(name, result, return_stats, empty,
+                                      attention::result_of_stats(inputs),
+                                      [&](const Tensor& target, const attention::Stats* stats) {
+                                          attention::attention(inputs, options, target, stats);
+                                      });
         },
         py::arg("query"), py::arg("key"), py::arg("value"), py::arg("law"), py::arg("scale"),
         py::arg("causal"), py::arg("left"), py::arg("right"), py::arg("key_lengths"),
@@ -147,28 +64,23 @@ inline void bind_attention(py::module_& module) {
            bool with_scale, py::object empty, py::object empty_scale) -> py::tuple {
             const char* name = "attention_backward";
             const Array grad_out_array(name, "grad_out", grad_out);
-            const Array query_array(name, "query", query);
-            const Array key_array(name, "key", key);
-            const Array value_array(name, "value", value);
+            const InputArrays input_arrays(name, query, key, value);
             const Array out_array(name, "out", out);
             const Array lse_array(name, "stats.lse", lse);
             const Array entropy_array(name, "stats.entropy", entropy);
             const OptionalArray grad_lse_array(name, "grad_lse", grad_lse);
             const OptionalArray grad_entropy_array(name, "grad_entropy", grad_entropy);
-            const Array scale_array(name, "scale", scale);
-            const OptionalArray lengths_array(name, "key_lengths", key_lengths);
-            const OptionalArray mask_array(name, "mask", mask);
-            const OptionalArray n_keys_array(name, "n_keys", n_keys);
-            const attention::Inputs inputs{query_array.tensor(), key_array.tensor(),
-                                           value_array.tensor()};
-            const attention::Options options{.scale = {law_named(law), scale_array.tensor()},
-                                             .causal = causal,
-                                             .left = left,
-                                             .right = right,
-                                             .key_lengths = lengths_array.tensor(),
-                                             .mask = mask_array.tensor(),
-                                             .n_keys = n_keys_array.tensor(),
-                                             .softcap = softcap};
+            const OptionArrays option_arrays(name, {.law = law,
+                                                    .scale = scale,
+                                                    .causal = causal,
+                                                    .left = left,
+                                                    .right = right,
+                                                    .key_lengths = key_lengths,
+                                                    .mask = mask,
+                                                    .softcap = softcap,
+                                                    .n_keys = n_keys});
+            const attention::Inputs inputs = input_arrays.inputs();
+            const attention::Options& options = option_arrays.options();
             const attention::Returned returned{.out = out_array.tensor(),
                                                .lse = lse_array.tensor(),
                                                .entropy = entropy_array.tensor(),
@@ -215,45 +127,34 @@ inline void bind_attention(py::module_& module) {
            int64_t left, int64_t right, double softcap, py::object n_keys, bool return_stats,
            py::object out, py::object empty) -> py::tuple {
             const char* name = "attention_varlen";
-            const Array query_array(name, "query", query);
-            const Array key_array(name, "key", key);
-            const Array value_array(name, "value", value);
+            const InputArrays input_arrays(name, query, key, value);
             const Array q_array(name, "cu_seqlens_q", cu_seqlens_q);
             const Array k_array(name, "cu_seqlens_k", cu_seqlens_k);
-            const Array scale_array(name, "scale", scale);
-            const OptionalArray n_keys_array(name, "n_keys", n_keys);
-            const attention::Inputs inputs{query_array.tensor(), key_array.tensor(),
-                                           value_array.tensor()};
-            const attention::Options options{.scale = {law_named(law), scale_array.tensor()},
-                                             .causal = causal,
-                                             .left = left,
-                                             .right = right,
-                                             .n_keys = n_keys_array.tensor(),
-                                             .softcap = softcap};
+            const OptionArrays option_arrays(name, {.law = law,
+                                                    .scale = scale,
+                                                    .causal = causal,
+                                                    .left = left,
+                                                    .right = right,
+                                                    .softcap = softcap,
+                                                    .n_keys = n_keys});
+            const attention::Inputs inputs = input_arrays.inputs();
+            const attention::Options& options = option_arrays.options();
             const std::vector<attention::Sequence> sequences =
                 attention::packed_sequences(inputs, q_array.tensor(), k_array.tensor());
-            const Result result(
-                name, out, empty, attention::result_of_attention_varlen(inputs, sequences, options),
-                {{"query", inputs.query},
-                 {"key", inputs.key},
-                 {"value", inputs.value},
-                 {"cu_seqlens_q", q_array.tensor()},
-                 {"cu_seqlens_k", k_array.tensor()},
-                 {"scale", options.scale.values},
-                 {"n_keys", options.n_keys != nullptr ? *options.n_keys : inputs.query}});
-            if (!return_stats) {
-                without_gil([&] {
-                    attention::attention_varlen(inputs, sequences, options, result.tensor(),
-                                                nullptr);
+            const Result result(name, out, empty,
+                                attention::result_of_attention_varlen(inputs, sequences, options),
+                                {{"query", inputs.query},
+                                 {"key", inputs.key},
+                                 {"value", inputs.value},
+                                 {"cu_seqlens_q", q_array.tensor()},
+                                 {"cu_seqlens_k", k_array.tensor()},
+                                 {"scale", options.scale.values},
+                                 {"n_keys", or_query(options.n_keys, inputs)}});
+            return compute_with_stats(
+                name, result, return_stats, empty, attention::result_of_varlen_stats(inputs),
+                [&](const Tensor& target, const attention::Stats* stats) {
+                    attention::attention_varlen(inputs, sequences, options, target, stats);
                 });
-                return py::make_tuple(result.object(), py::none(), py::none(), py::none());
-            }
-            const StatsResult stats(name, empty, attention::result_of_varlen_stats(inputs));
-            without_gil([&] {
-                attention::attention_varlen(inputs, sequences, options, result.tensor(),
-                                            &stats.tensors());
-            });
-            return stats.behind(result);
         },
         py::arg("query"), py::arg("key"), py::arg("value"), py::arg("cu_seqlens_q"),
         py::arg("cu_seqlens_k"), py::arg("law"), py::arg("scale"), py::arg("causal"),
