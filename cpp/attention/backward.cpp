@@ -2,6 +2,7 @@
 // of a head, with their dK and dV, and adds what they give to dQ to a sum of its own; last, these
 // sums are added up. Every sum has one owner and one order, so there is nothing atomic.
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -9,40 +10,22 @@
 
 #include "attention/attention.hpp"
 #include "attention/backward_kernels.hpp"
-#include "attention/scale.hpp"
+#include "attention/rows.hpp"
 #include "attention/scale_gradient.hpp"
+#include "attention/tiles.hpp"
 #include "attention/visibility.hpp"
 #include "core/threads.hpp"
 
 namespace slipstick::cpu::attention {
 namespace {
 
-// Panels of a row tile: the depth of the products that give dK and dV, 64 float32 rows at v3.
-constexpr int64_t kPanels = 4;
-// Keys and values of a tile, packed: a quarter of a 512 KiB second cache.
-constexpr int64_t kTileBytes = 128 << 10;
 constexpr int64_t kLongestTile = 120;  // weights and gradients of 16 float32 rows: 15 KiB
 constexpr int64_t kShortestTile = 24;
-constexpr int64_t kTileStep = 24;  // a multiple of the rows of every level's register tile
 // Sums of dQ of a head, and threads that a head can keep busy; fewer where the sums are long.
 constexpr int64_t kFewestSplits = 4;
 constexpr int64_t kMostSplits = 8;
 constexpr int64_t kSumElements = 1 << 24;  // of all splits: 64 MiB in float32
-// Packed rows and sums of dQ that are alive at once, unless one head alone needs more.
-constexpr int64_t kPackedBytes = 8 << 20;
-constexpr double kSerialProducts = 1 << 20;  // about 50 us of multiply-adds
 constexpr int64_t kSerialElements = 1 << 15;
-
-int64_t round_up(int64_t value, int64_t multiple) {
-    return (value + multiple - 1) / multiple * multiple;
-}
-int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
-
-// A function of dtype and head dimensions alone, so that a row's bits depend on its sequence only.
-int64_t tile_keys(int64_t dim, int64_t dim_v, int64_t acc_bytes) {
-    const int64_t fitting = kTileBytes / (acc_bytes * std::max<int64_t>(1, dim + dim_v));
-    return std::clamp(fitting / kTileStep * kTileStep, kShortestTile, kLongestTile);
-}
 
 template <class Acc>
 class BackwardRun {
@@ -54,6 +37,7 @@ public:
           shape_(shape),
           visibility_(visibility),
           options_(options),
+          numbers_(options, visibility, nullptr),
           query_(inputs.query),
           key_(inputs.key),
           value_(inputs.value),
@@ -68,8 +52,8 @@ public:
           rows_(shape.group() * shape.queries),
           tile_rows_(std::min(kPanels * kernels.lanes, round_up(rows_, kernels.lanes))),
           row_tiles_(rows_ == 0 ? 0 : ceil_div(rows_, tile_rows_)),
-          tile_keys_(std::min(tile_keys(shape.dim, shape.dim_v, sizeof(Acc)),
-                              round_up(std::max<int64_t>(1, shape.keys), kTileStep))),
+          tile_keys_(tile_keys(shape.dim, shape.dim_v, sizeof(Acc), kShortestTile, kLongestTile,
+                               shape.keys)),
           key_tiles_(ceil_div(shape.keys, tile_keys_)),
           splits_(std::min(key_tiles_,
                            std::clamp(kSumElements / std::max<int64_t>(1, rows_ * shape.dim),
@@ -78,7 +62,6 @@ public:
           line_v_(round_up(shape.dim_v, kernels.lanes)),
           turned_(round_up(shape.dim, kernels.tile_rows)),
           tile_size_(tile_rows_ * (shape.dim + shape.dim_v + line_ + line_v_ + 4)) {
-        if (options.scale.law == Law::kGiven) given_.emplace(options.scale.values);
         if (returned.grad_lse != nullptr) grad_lse_.emplace(*returned.grad_lse);
         if (returned.grad_entropy != nullptr) grad_entropy_.emplace(*returned.grad_entropy);
     }
@@ -153,13 +136,6 @@ private:
     }
     int64_t query_of(int64_t row) const { return row / shape_.group(); }
 
-    // lambda of a row, rounded once to the type of the scores.
-    Acc row_factor(int64_t b, int64_t h, int64_t i) const {
-        if (given_)
-            return static_cast<Acc>(float_at(given_->data, given_->dtype, given_->offset(b, h, i)));
-        return static_cast<Acc>(factor(options_.scale, h, visibility_.count(b, h, i)));
-    }
-
     void pack_tile(int64_t head, int64_t number, Tile& tile, Acc* memory) const {
         const int64_t lanes = kernels_.lanes;
         const int64_t b = head / shape_.kv_heads;
@@ -181,6 +157,8 @@ private:
         tile.some = {shape_.keys, 0};
         tile.all = {0, shape_.keys};
         bool finite = true;
+        std::array<const void*, kPanels * kMostLanes> query_rows{};  // null where there is none
+        std::array<const void*, kPanels * kMostLanes> grad_rows{};
         for (int64_t row = 0; row < tile.count; ++row) {
             const int64_t at = number * tile_rows_ + row;
             const int64_t h = head_of(head, at);
@@ -196,7 +174,7 @@ private:
                          std::max(tile.some.last, seen.last)};
             tile.all = {std::max(tile.all.first, seen.first), std::min(tile.all.last, seen.last)};
             if (empty) continue;
-            factors[row] = row_factor(b, h, i);
+            factors[row] = numbers_.factor(b, h, i);
             lse[row] = row_lse;
             const void* const grad_row = grad_out_.address(b, h, i, int64_t{0});
             double sum =
@@ -209,14 +187,19 @@ private:
                        static_cast<double>(*entropy_.template at<Acc>(b, h, i));
             }
             constant[row] = static_cast<Acc>(sum);
-            const int64_t panel = row / lanes * lanes;
-            const int64_t lane = row % lanes;
-            finite &= kernels_.pack_row(query_.address(b, h, i, int64_t{0}), query_.strides[3],
-                                        shape_.dim, factors[row], width,
-                                        query + panel * shape_.dim + lane, scaled + row * lanes);
-            finite &=
-                kernels_.pack_row(grad_row, grad_out_.strides[3], shape_.dim_v, Acc{1}, width,
-                                  grad + panel * shape_.dim_v + lane, grad_lines + row * lanes);
+            const void* const query_row = query_.address(b, h, i, int64_t{0});
+            query_rows[static_cast<size_t>(row)] = query_row;
+            grad_rows[static_cast<size_t>(row)] = grad_row;
+            finite &= kernels_.pack_line(query_row, query_.strides[3], shape_.dim, factors[row],
+                                         width, scaled + row * lanes);
+            finite &= kernels_.pack_line(grad_row, grad_out_.strides[3], shape_.dim_v, Acc{1},
+                                         width, grad_lines + row * lanes);
+        }
+        for (int64_t row = 0; row < width; row += lanes) {
+            kernels_.pack_rows(query_rows.data() + row, query_.strides[3], shape_.dim,
+                               query + row * shape_.dim);
+            kernels_.pack_rows(grad_rows.data() + row, grad_out_.strides[3], shape_.dim_v,
+                               grad + row * shape_.dim_v);
         }
         tile.arrays = {.panels = width / lanes,
                        .query = query,
@@ -313,9 +296,9 @@ private:
         }
         const int64_t written = std::min(tile_keys_, shape_.keys - start);
         for (int64_t j = 0; j < written; ++j) {
-            kernels_.write(own.grad_key + j * line_, 1, shape_.dim, Acc{1},
+            kernels_.write(own.grad_key + j * line_, shape_.dim,
                            grad_key_.address(b, h, start + j, int64_t{0}), grad_key_.strides[3]);
-            kernels_.write(own.grad_value + j * line_v_, 1, shape_.dim_v, Acc{1},
+            kernels_.write(own.grad_value + j * line_v_, shape_.dim_v,
                            grad_value_.address(b, h, start + j, int64_t{0}),
                            grad_value_.strides[3]);
         }
@@ -359,19 +342,24 @@ private:
         }
         const std::vector<Acc> nothing(splits_ == 0 ? static_cast<size_t>(size) : 0);
         const Acc* const turned = splits_ == 0 ? nothing.data() : total;
+        std::array<void*, kPanels * kMostLanes> grad_rows;
         for (int64_t row = 0; row < tile.count; ++row) {
             const int64_t at = number * tile_rows_ + row;
             const int64_t h = head_of(head, at);
             const int64_t i = query_of(at);
-            const Acc* const own = turned + row / lanes * lanes * turned_ + row % lanes;
-            kernels_.write(own, lanes, shape_.dim, tile.arrays.factor[row],
-                           grad_query_.address(b, h, i, int64_t{0}), grad_query_.strides[3]);
+            grad_rows[static_cast<size_t>(row)] = grad_query_.address(b, h, i, int64_t{0});
             if (grad_factor_ == nullptr) continue;
+            const Acc* const own = turned + row / lanes * lanes * turned_ + row % lanes;
             const bool empty = tile.arrays.last[row] == 0;
             grad_factor_[(b * shape_.heads + h) * shape_.queries + i] =
                 empty ? 0
                       : kernels_.dot_sums(query_.address(b, h, i, int64_t{0}), query_.strides[3],
                                           own, lanes, shape_.dim);
+        }
+        for (int64_t row = 0; row < tile.count; row += lanes) {
+            kernels_.write_rows(turned + row * turned_, tile.arrays.factor + row, shape_.dim,
+                                grad_rows.data() + row, std::min(lanes, tile.count - row),
+                                grad_query_.strides[3]);
         }
     }
 
@@ -379,6 +367,7 @@ private:
     const Shape& shape_;
     const Visibility& visibility_;
     const Options& options_;
+    Rows<Acc> numbers_;
     View<4> query_;
     View<4> key_;
     View<4> value_;
@@ -390,7 +379,6 @@ private:
     View<4> grad_key_;
     View<4> grad_value_;
     double* grad_factor_;
-    std::optional<View<3>> given_;
     std::optional<View<3>> grad_lse_;
     std::optional<View<3>> grad_entropy_;
     int64_t rows_;

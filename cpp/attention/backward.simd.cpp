@@ -11,35 +11,23 @@ using attention::GradStep;
 using attention::GradTile;
 using attention::RowTile;
 
-template <class T>
-SLIPSTICK_INLINE T rounded(AccOf<T> value) {
-    if constexpr (DtypeOf<T>::value == Dtype::kFloat16) {
-        return to_float16(value);
-    } else if constexpr (DtypeOf<T>::value == Dtype::kBFloat16) {
-        return to_bfloat16(value);
-    } else {
-        return value;
-    }
-}
-
 // Rows in one chain of dK and dV. Chains of 64 rounded more than a plain loop over one head's rows.
 constexpr int64_t kRowChain = 32;
 
 // --- Packing ---
 template <class T>
-bool pack_row(const void* row, int64_t stride, int64_t count, AccOf<T> factor, int64_t width,
-              AccOf<T>* lane, AccOf<T>* line) {
-    constexpr int lanes = kTileColumns<AccOf<T>>;
+bool pack_line(const void* row, int64_t stride, int64_t count, AccOf<T> factor, int64_t width,
+               AccOf<T>* line) {
+    using Acc = AccOf<T>;
+    constexpr int lanes = kTileColumns<Acc>;
     const T* source = static_cast<const T*>(row);
-    bool finite = true;
-    for (int64_t k = 0; k < count; ++k) {
-        const AccOf<T> element = widened(source[k * stride]);
-        const AccOf<T> scaled = factor * element;
-        lane[k * lanes] = element;
-        line[k / lanes * lanes * width + k % lanes] = scaled;
-        finite &= scaled - scaled == 0;
+    Vec<Acc> zeros = {};
+    for (int64_t k = 0; k < count; k += kLanes<Acc>) {
+        const Vec<Acc> scaled = factor * load_strided(source + k * stride, stride, count - k);
+        store(line + k / lanes * lanes * width + k % lanes, scaled);
+        zeros = mul_add(scaled, Vec<Acc>{}, zeros);
     }
-    return finite;
+    return !any(zeros != Vec<Acc>{});
 }
 
 template <class T>
@@ -212,10 +200,25 @@ SLIPSTICK_INLINE void pack_lines(const Acc* lines, int64_t keys, int64_t panel, 
                                  Acc* packed) {
     constexpr int lanes = kTileColumns<Acc>;
     for (int64_t j = 0; j < keys; j += kTileRows) {
+        const Acc* const source = lines + j * lanes;
+        Acc* const target = packed + j * width + panel * lanes * kTileRows;
         const int64_t count = keys - j < kTileRows ? keys - j : kTileRows;
-        pack_panels<kTileRows>(lines + j * lanes, lanes, 1, count, lanes,
-                               packed + j * width + panel * lanes * kTileRows,
-                               [](Acc value) { return value; });
+        if constexpr (kTileRows <= kLanes<Acc>) {
+            // Whole vectors: what one spills behind its row the next one overwrites.
+            for (int v = 0; v < kTileVectors; ++v) {
+                Vec<Acc> square[kLanes<Acc>] = {};
+                for (int i = 0; i < kTileRows && i < count; ++i)
+                    square[i] = load<Vec<Acc>>(source + i * lanes + v * kLanes<Acc>);
+                transpose<Acc>(square);
+                Acc* const rows = target + v * kLanes<Acc> * kTileRows;
+                for (int i = 0; i < kLanes<Acc> - 1; ++i) store(rows + i * kTileRows, square[i]);
+                __builtin_memcpy(rows + (kLanes<Acc> - 1) * kTileRows, &square[kLanes<Acc> - 1],
+                                 kTileRows * sizeof(Acc));
+            }
+        } else {
+            pack_panels<kTileRows>(source, lanes, 1, count, lanes, target,
+                                   [](Acc value) { return value; });
+        }
     }
 }
 
@@ -291,48 +294,69 @@ void add(const RowTile<Acc>& rows, const GradTile<Acc>& tile, const GradStep<Acc
 }
 
 // --- Single rows ---
+// The sum of left(k) * right(k), a vector of elements each, in float64.
+template <class Acc, class Left, class Right>
+SLIPSTICK_INLINE double sum_products(int64_t count, Left left, Right right) {
+    constexpr int lanes = kLanes<Acc>;
+    double sums[lanes] = {};
+    for (int64_t k = 0; k < count; k += lanes) {
+        const Vec<Acc> a = left(k);
+        const Vec<Acc> b = right(k);
+        for (int i = 0; i < lanes; ++i)
+            sums[i] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+    }
+    for (int width = lanes / 2; width > 0; width /= 2) {
+        for (int i = 0; i < width; ++i) sums[i] += sums[i + width];
+    }
+    return sums[0];
+}
+
 template <class T>
 double dot(const void* a, int64_t a_stride, const void* b, int64_t b_stride, int64_t count) {
-    const T* left = static_cast<const T*>(a);
-    const T* right = static_cast<const T*>(b);
-    double sums[4] = {};
-    for (int64_t k = 0; k < count; ++k) {
-        sums[k % 4] += static_cast<double>(widened(left[k * a_stride])) *
-                       static_cast<double>(widened(right[k * b_stride]));
-    }
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    const auto line = [count](const void* row, int64_t stride) {
+        return [=](int64_t k) {
+            return load_strided(static_cast<const T*>(row) + k * stride, stride, count - k);
+        };
+    };
+    return sum_products<AccOf<T>>(count, line(a, a_stride), line(b, b_stride));
 }
 
 template <class T>
 double dot_sums(const void* row, int64_t stride, const AccOf<T>* sums, int64_t sum_stride,
                 int64_t count) {
     const T* source = static_cast<const T*>(row);
-    double total = 0;
-    for (int64_t k = 0; k < count; ++k) {
-        total += static_cast<double>(widened(source[k * stride])) *
-                 static_cast<double>(sums[k * sum_stride]);
-    }
-    return total;
+    return sum_products<AccOf<T>>(
+        count, [=](int64_t k) { return load_strided(source + k * stride, stride, count - k); },
+        [=](int64_t k) { return load_strided(sums + k * sum_stride, sum_stride, count - k); });
 }
 
 template <class T>
-void write(const AccOf<T>* sums, int64_t sum_stride, int64_t count, AccOf<T> factor, void* target,
-           int64_t stride) {
-    for (int64_t k = 0; k < count; ++k)
-        static_cast<T*>(target)[k * stride] = rounded<T>(factor * sums[k * sum_stride]);
+void write(const AccOf<T>* sums, int64_t count, void* target, int64_t stride) {
+    for (int64_t k = 0; k < count; k += kLanes<AccOf<T>>) {
+        store_some(static_cast<T*>(target) + k * stride, stride, count - k, load_widened(sums + k));
+    }
+}
+
+template <class T>
+void write_rows(const AccOf<T>* turned, const AccOf<T>* factor, int64_t dim, void* const* rows,
+                int64_t count, int64_t stride) {
+    const auto factors = Lanes<AccOf<T>>::load(factor);
+    unpack_rows<T>(turned, factors.part, dim, rows, count, stride);
 }
 
 template <class T>
 constexpr attention::Backward<AccOf<T>> kBackward = {
     .lanes = kTileColumns<AccOf<T>>,
     .tile_rows = kTileRows,
-    .pack_row = &pack_row<T>,
+    .pack_rows = &pack_rows<T>,
+    .pack_line = &pack_line<T>,
     .pack_keys = &pack_keys<T>,
     .pack_columns = &pack_columns<T>,
     .add = &add<AccOf<T>>,
     .dot = &dot<T>,
     .dot_sums = &dot_sums<T>,
     .write = &write<T>,
+    .write_rows = &write_rows<T>,
 };
 
 }  // namespace

@@ -62,10 +62,12 @@ template <class Acc>
 struct Backward {
     int64_t lanes;
     int64_t tile_rows;
-    // `count` elements times `factor` into a block of lines of `width` rows, as they are into a
-    // panel's lane; returns whether all products are finite.
-    bool (*pack_row)(const void* row, int64_t stride, int64_t count, Acc factor, int64_t width,
-                     Acc* lane, Acc* line);
+    // `lanes` rows of `count` elements into a panel; zeros for a null one.
+    void (*pack_rows)(const void* const* rows, int64_t stride, int64_t count, Acc* panel);
+    // A row times `factor` into its line of blocks of `width` lines; returns whether all products
+    // are finite.
+    bool (*pack_line)(const void* row, int64_t stride, int64_t count, Acc factor, int64_t width,
+                      Acc* line);
     // Returns whether all are finite.
     bool (*pack_keys)(const void* source, int64_t key_stride, int64_t dim_stride, int64_t keys,
                       int64_t dim, Acc* packed);
@@ -77,30 +79,14 @@ struct Backward {
     // <row, sums> with sums[k * sum_stride].
     double (*dot_sums)(const void* row, int64_t stride, const Acc* sums, int64_t sum_stride,
                        int64_t count);
-    // target[k * stride] = round(factor * sums[k * sum_stride])
-    void (*write)(const Acc* sums, int64_t sum_stride, int64_t count, Acc factor, void* target,
-                  int64_t stride);
+    // target[k * stride] = round(sums[k])
+    void (*write)(const Acc* sums, int64_t count, void* target, int64_t stride);
+    // rows[lane][k * stride] = round(factor[lane] * turned[k * lanes + lane]), for `count` lanes.
+    void (*write_rows)(const Acc* turned, const Acc* factor, int64_t dim, void* const* rows,
+                       int64_t count, int64_t stride);
 };
 
-struct BackwardKernels {
-    Backward<float> float32;
-    Backward<double> float64;
-    Backward<float> float16;
-    Backward<float> bfloat16;
-
-    template <class T>
-    const Backward<AccOf<T>>& of() const {
-        if constexpr (DtypeOf<T>::value == Dtype::kFloat32) {
-            return float32;
-        } else if constexpr (DtypeOf<T>::value == Dtype::kFloat64) {
-            return float64;
-        } else if constexpr (DtypeOf<T>::value == Dtype::kFloat16) {
-            return float16;
-        } else {
-            return bfloat16;
-        }
-    }
-};
+using BackwardKernels = PerFloat<Backward>;
 
 }  // namespace slipstick::cpu::attention
 

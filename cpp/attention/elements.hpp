@@ -29,11 +29,26 @@ SLIPSTICK_INLINE Vec<AccOf<T>> load_widened(const T* source) {
         return load<Vec<T>>(source);
     }
 }
-// `count` elements, less than a vector, and zeros behind them.
+// `count` elements, less than a vector, or up to one, and zeros behind them.
 template <class T>
 SLIPSTICK_INLINE Vec<AccOf<T>> load_some(const T* source, int64_t count) {
     T some[kLanes<AccOf<T>>] = {};
     for (int64_t i = 0; i < count; ++i) some[i] = source[i];
+    return load_widened(some);
+}
+
+template <class T>
+SLIPSTICK_INLINE Vec<AccOf<T>> load_up_to(const T* source, int64_t count) {
+    return count >= kLanes<AccOf<T>> ? load_widened(source) : load_some(source, count);
+}
+
+// Elements that are `stride` apart, as above.
+template <class T>
+SLIPSTICK_INLINE Vec<AccOf<T>> load_strided(const T* source, int64_t stride, int64_t count) {
+    constexpr int lanes = kLanes<AccOf<T>>;
+    if (stride == 1) return load_up_to(source, count);
+    T some[lanes] = {};
+    for (int64_t i = 0; i < lanes && i < count; ++i) some[i] = source[i * stride];
     return load_widened(some);
 }
 
@@ -73,16 +88,15 @@ SLIPSTICK_INLINE bool all_finite(const Acc* values, int64_t count) {
     return !any(total != zero);
 }
 
-// panel[k * kTileColumns + lane] = rows[lane][k * stride]; zeros in the lanes from `count` on.
+// panel[k * kTileColumns + lane] = rows[lane][k * stride], or 0 where the row is null.
 template <class T>
-SLIPSTICK_INLINE void pack_rows(const void* const* rows, int64_t count, int64_t stride, int64_t dim,
-                                AccOf<T>* panel) {
+void pack_rows(const void* const* rows, int64_t stride, int64_t dim, AccOf<T>* panel) {
     using Acc = AccOf<T>;
     constexpr int lanes = kLanes<Acc>;
     constexpr int columns = kTileColumns<Acc>;
     if (stride != 1) {
         for (int64_t lane = 0; lane < columns; ++lane) {
-            const T* row = lane < count ? static_cast<const T*>(rows[lane]) : nullptr;
+            const T* row = static_cast<const T*>(rows[lane]);
             for (int64_t k = 0; k < dim; ++k)
                 panel[k * columns + lane] = row == nullptr ? Acc{0} : widened(row[k * stride]);
         }
@@ -92,12 +106,8 @@ SLIPSTICK_INLINE void pack_rows(const void* const* rows, int64_t count, int64_t 
         for (int64_t k = 0; k < dim; k += lanes) {
             Vec<Acc> square[lanes];
             for (int i = 0; i < lanes; ++i) {
-                if (first + i >= count) {
-                    square[i] = Vec<Acc>{};
-                } else {
-                    const T* row = static_cast<const T*>(rows[first + i]) + k;
-                    square[i] = k + lanes <= dim ? load_widened(row) : load_some(row, dim - k);
-                }
+                const T* row = static_cast<const T*>(rows[first + i]);
+                square[i] = row == nullptr ? Vec<Acc>{} : load_up_to(row + k, dim - k);
             }
             transpose<Acc>(square);
             for (int i = 0; i < lanes && k + i < dim; ++i)
@@ -108,8 +118,8 @@ SLIPSTICK_INLINE void pack_rows(const void* const* rows, int64_t count, int64_t 
 
 // rows[lane][c * stride] = round(factor[lane] * panel[c * kTileColumns + lane]), the way back.
 template <class T>
-SLIPSTICK_INLINE void unpack_rows(const AccOf<T>* panel, const Vec<AccOf<T>>* factor, int64_t dim,
-                                  void* const* rows, int64_t count, int64_t stride) {
+void unpack_rows(const AccOf<T>* panel, const Vec<AccOf<T>>* factor, int64_t dim, void* const* rows,
+                 int64_t count, int64_t stride) {
     using Acc = AccOf<T>;
     constexpr int lanes = kLanes<Acc>;
     constexpr int columns = kTileColumns<Acc>;

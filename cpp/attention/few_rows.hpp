@@ -54,25 +54,7 @@ struct FewRowsKernels {
     void (*finish)(const Acc* out, Acc sum, int64_t dim_v, void* row, int64_t stride);
 };
 
-struct FewRowsTable {
-    FewRowsKernels<float> float32;
-    FewRowsKernels<double> float64;
-    FewRowsKernels<float> float16;
-    FewRowsKernels<float> bfloat16;
-
-    template <class T>
-    const FewRowsKernels<AccOf<T>>& of() const {
-        if constexpr (DtypeOf<T>::value == Dtype::kFloat32) {
-            return float32;
-        } else if constexpr (DtypeOf<T>::value == Dtype::kFloat64) {
-            return float64;
-        } else if constexpr (DtypeOf<T>::value == Dtype::kFloat16) {
-            return float16;
-        } else {
-            return bfloat16;
-        }
-    }
-};
+using FewRowsTable = PerFloat<FewRowsKernels>;
 
 // The part of attend() (forward.hpp) for sequences of up to kFewRows rows a key head.
 void attend_few_rows(const Shape& shape, const Visibility& visibility, const Inputs& inputs,

@@ -13,36 +13,18 @@
 #include "attention/forward.hpp"
 #include "attention/kernels.hpp"
 #include "attention/rows.hpp"
+#include "attention/tiles.hpp"
 #include "attention/visibility.hpp"
 #include "core/threads.hpp"
 
 namespace slipstick::cpu::attention {
 namespace {
 
-// Panels of a query tile. They share a key tile while it lies in the second cache.
-constexpr int64_t kPanels = 4;
-// Keys and values of a tile, packed: a quarter of a 512 KiB second cache.
-constexpr int64_t kTileBytes = 128 << 10;
 constexpr int64_t kLongestTile = 240;  // the scores of 16 float32 rows: 15 KiB
 constexpr int64_t kShortestTile = 48;
-constexpr int64_t kTileStep = 24;  // a multiple of the rows of every level's register tile
-// Packed keys and values that are alive at once, unless one head alone needs more.
-constexpr int64_t kPackedBytes = 8 << 20;
-constexpr double kSerialProducts = 1 << 20;  // about 50 us of multiply-adds
 constexpr int64_t kSerialPacking = 1 << 16;  // numbers to pack in that time
 constexpr int64_t kHeadsPerThread = 8;       // and more: a head is not worth dividing
 constexpr int64_t kTilesTogether = 1 << 16;  // query tiles that are listed at once
-
-int64_t round_up(int64_t value, int64_t multiple) {
-    return (value + multiple - 1) / multiple * multiple;
-}
-int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
-
-// A function of dtype and head dimensions alone, so that a row's bits depend on its sequence only.
-int64_t tile_keys(int64_t dim, int64_t dim_v, int64_t acc_bytes) {
-    const int64_t fitting = kTileBytes / (acc_bytes * std::max<int64_t>(1, dim + dim_v));
-    return std::clamp(fitting / kTileStep * kTileStep, kShortestTile, kLongestTile);
-}
 
 template <class Acc>
 class Run {
@@ -59,8 +41,8 @@ public:
           options_(options),
           numbers_(options, visibility, stats),
           tile_rows_(kPanels * kernels.lanes),
-          tile_keys_(std::min(tile_keys(shape.dim, shape.dim_v, sizeof(Acc)),
-                              round_up(std::max<int64_t>(1, shape.keys), kTileStep))),
+          tile_keys_(tile_keys(shape.dim, shape.dim_v, sizeof(Acc), kShortestTile, kLongestTile,
+                               shape.keys)),
           key_size_(tile_keys_ * shape.dim),
           value_size_(tile_keys_ * round_up(shape.dim_v, kernels.tile_rows)) {}
 
@@ -318,7 +300,7 @@ private:
 
         panel.some = {own.keys, 0};
         panel.all = {0, own.keys};
-        std::array<const void*, kMostLanes> query_rows;
+        std::array<const void*, kMostLanes> query_rows{};
         for (int64_t lane = 0; lane < lanes; ++lane) {
             const int64_t at = row + std::min(lane, count - 1);
             const int64_t h = head_of(unit, at);
@@ -337,8 +319,7 @@ private:
             panel.out_rows[slot] = out_.address(own.batch, h, token, int64_t{0});
             arrays.factor[lane] = numbers_.factor(b, h, i);
         }
-        kernels_.pack_queries(query_rows.data(), count, query_.strides[3], shape_.dim,
-                              arrays.query);
+        kernels_.pack_queries(query_rows.data(), query_.strides[3], shape_.dim, arrays.query);
     }
 
     void run_tile(const Unit& unit, int64_t query_tile, Packed& packed) const {

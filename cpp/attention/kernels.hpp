@@ -53,9 +53,8 @@ template <class Acc>
 struct Forward {
     int64_t lanes;
     int64_t tile_rows;
-    // The first `count` rows, of `dim` elements, into a panel's query; zeros behind them.
-    void (*pack_queries)(const void* const* rows, int64_t count, int64_t stride, int64_t dim,
-                         Acc* panel);
+    // `lanes` rows, of `dim` elements, into a panel's query; zeros for a null one.
+    void (*pack_queries)(const void* const* rows, int64_t stride, int64_t dim, Acc* panel);
     void (*pack_keys)(const void* source, int64_t key_stride, int64_t dim_stride, int64_t keys,
                       int64_t dim, Acc* packed);
     // Returns whether all are finite.
@@ -97,14 +96,16 @@ struct AccOfType<double> {
 template <class T>
 using AccOf = typename AccOfType<T>::type;
 
-struct Kernels {
-    ForDtype<float> float32;
-    ForDtype<double> float64;
-    ForDtype<float> float16;
-    ForDtype<float> bfloat16;
+// A table for each dtype.
+template <template <class> class Table>
+struct PerFloat {
+    Table<float> float32;
+    Table<double> float64;
+    Table<float> float16;
+    Table<float> bfloat16;
 
     template <class T>
-    const ForDtype<AccOf<T>>& of() const {
+    const Table<AccOf<T>>& of() const {
         if constexpr (DtypeOf<T>::value == Dtype::kFloat32) {
             return float32;
         } else if constexpr (DtypeOf<T>::value == Dtype::kFloat64) {
@@ -116,6 +117,8 @@ struct Kernels {
         }
     }
 };
+
+using Kernels = PerFloat<ForDtype>;
 
 }  // namespace slipstick::cpu::attention
 

@@ -14,12 +14,6 @@ using attention::Step;
 
 // --- Packing ---
 template <class T>
-void pack_queries(const void* const* rows, int64_t count, int64_t stride, int64_t dim,
-                  AccOf<T>* panel) {
-    pack_rows<T>(rows, count, stride, dim, panel);
-}
-
-template <class T>
 void pack_keys(const void* source, int64_t key_stride, int64_t dim_stride, int64_t keys,
                int64_t dim, AccOf<T>* packed) {
     pack_panels<kTileRows>(static_cast<const T*>(source), key_stride, dim_stride, keys, dim, packed,
@@ -139,7 +133,7 @@ template <class T>
 constexpr attention::Forward<AccOf<T>> kForward = {
     .lanes = kTileColumns<AccOf<T>>,
     .tile_rows = kTileRows,
-    .pack_queries = &pack_queries<T>,
+    .pack_queries = &pack_rows<T>,
     .pack_keys = &pack_keys<T>,
     .pack_values = &pack_values<T>,
     .fold = &fold<AccOf<T>, false>,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/rounding.hpp"
+
 namespace slipstick::cpu {
 namespace {
 
@@ -14,10 +16,6 @@ constexpr int64_t kColumnBlock = 256;    // columns of a task where rows alone g
 constexpr int64_t kPackPanels = 8;       // panels that are packed at once: 512 bytes of a line
 constexpr int64_t kTasksPerThread = 16;  // so that the last one to finish is not far behind
 constexpr int64_t kSerialProducts = 1 << 19;  // about 15 us: below that threads do not pay
-
-int64_t round_up(int64_t value, int64_t multiple) {
-    return (value + multiple - 1) / multiple * multiple;
-}
 
 // The length of the parts where `whole` is cut into the fewest of at most `limit`: all but equal,
 // and multiples of `unit`.
