@@ -111,6 +111,16 @@ private:
         const T* data;
         int64_t stride;
     };
+    // The same lines to be fetched, where they will be read from there.
+    Fetch fetch_of(const View<4>& view, const Unit& unit, int64_t key, int64_t keys,
+                   int64_t width) const {
+        if (view.strides[3] != 1 || keys <= 0) return {};
+        const Sequence& own = visibility_.sequence(unit.sequence);
+        constexpr auto size = static_cast<int64_t>(sizeof(T));
+        return {static_cast<const char*>(
+                    view.address(own.batch, unit.kv_head, own.first_key + key, int64_t{0})),
+                view.strides[2] * size, width * size, keys};
+    }
     Lines lines(const View<4>& view, const Unit& unit, int64_t key, int64_t keys, int64_t width,
                 T* buffer) const {
         const Sequence& own = visibility_.sequence(unit.sequence);
@@ -151,18 +161,20 @@ private:
             const int64_t keys = std::min(kStepKeys, last - start);
             const Lines key = lines(key_, unit, start, keys, shape_.dim, key_buffer);
             const Lines value = lines(value_, unit, start, keys, shape_.dim_v, value_buffer);
-            run_step(unit, part, start, keys, query, factors.data(), ranges.data(), key, value);
+            const int64_t next = start + keys;
+            run_step(unit, part, start, keys, query, factors.data(), ranges.data(), key, value,
+                     fetch_of(value_, unit, start, keys, shape_.dim_v),
+                     fetch_of(key_, unit, next, std::min(kStepKeys, last - next), shape_.dim));
         }
     }
 
     void run_step(const Unit& unit, int64_t part, int64_t start, int64_t keys, const Acc* query,
-                  const Acc* factors, const KeyRange* ranges, const Lines& key,
-                  const Lines& value) {
+                  const Acc* factors, const KeyRange* ranges, const Lines& key, const Lines& value,
+                  const Fetch& values, const Fetch& next_keys) {
         Acc scores[kFewRows * kStepKeys];
         Acc bias[kStepKeys];
         Acc alpha[kFewRows];
-        kernels_.score(query, unit.rows, shape_.dim, key.data, key.stride, keys, value.data,
-                       value.stride, shape_.dim_v, scores);
+        kernels_.score(query, unit.rows, shape_.dim, key.data, key.stride, keys, values, scores);
         bool all_see_all = !visibility_.has_mask();
         for (int64_t row = 0; row < unit.rows; ++row)
             all_see_all &= ranges[row].first <= start && ranges[row].last >= start + keys;
@@ -198,14 +210,14 @@ private:
                     if (j == end) break;
                 }
                 kernels_.add_values(weights + j, 1, &keep, value.data + j * value.stride,
-                                    value.stride, end - j, shape_.dim_v, sums, out_width_);
+                                    value.stride, end - j, shape_.dim_v, {}, sums, out_width_);
                 keep = 1;
                 j = end;
             }
         }
         if (all_see_all) {
             kernels_.add_values(scores, unit.rows, alpha, value.data, value.stride, keys,
-                                shape_.dim_v, out_sums(unit, part, 0), out_width_);
+                                shape_.dim_v, next_keys, out_sums(unit, part, 0), out_width_);
         }
     }
 

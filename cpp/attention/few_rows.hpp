@@ -33,6 +33,14 @@ struct RowStep {
     bool has_moment;
 };
 
+// Memory that is wanted next: while a step's arithmetic runs, one line a key is fetched.
+struct Fetch {
+    const char* data;
+    int64_t step;   // bytes from line to line
+    int64_t bytes;  // of a line; 0: nothing
+    int64_t lines;
+};
+
 // Steps of up to kStepKeys keys, whose elements are contiguous; lines of scores and weights are
 // kStepKeys elements long.
 template <class Acc>
@@ -40,16 +48,15 @@ struct FewRowsKernels {
     // A query row of `dim` elements, widened and filled up with zeros to `width` of them.
     int64_t (*width)(int64_t dim);
     void (*pack_query)(const void* row, int64_t stride, int64_t dim, Acc* packed);
-    // scores[row][j] = <query row, key j>. `value` is fetched meanwhile.
+    // scores[row][j] = <query row, key j>
     void (*score)(const Acc* query, int64_t rows, int64_t dim, const void* key, int64_t key_stride,
-                  int64_t keys, const void* value, int64_t value_stride, int64_t dim_v,
-                  Acc* scores);
+                  int64_t keys, const Fetch& fetch, Acc* scores);
     // Scores of one row to weights e^(s - m); returns e^(m_before - m), the factor for `out`.
     Acc (*weigh)(const RowStep<Acc>& step, int64_t keys, Acc* scores, RowState<Acc>& state);
     // out[row][c] = alpha[row] out[row][c] + the chain over j of weights[row][j] value[j][c].
     void (*add_values)(const Acc* weights, int64_t rows, const Acc* alpha, const void* value,
-                       int64_t value_stride, int64_t keys, int64_t dim_v, Acc* out,
-                       int64_t out_stride);
+                       int64_t value_stride, int64_t keys, int64_t dim_v, const Fetch& fetch,
+                       Acc* out, int64_t out_stride);
     // row[c * stride] = round(out[c] / sum)
     void (*finish)(const Acc* out, Acc sum, int64_t dim_v, void* row, int64_t stride);
 };

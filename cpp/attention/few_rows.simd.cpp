@@ -7,6 +7,7 @@
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
 
+using attention::Fetch;
 using attention::kStepKeys;
 using attention::RowState;
 using attention::RowStep;
@@ -23,14 +24,22 @@ void pack_row(const void* row, int64_t stride, int64_t dim, AccOf<T>* packed) {
         packed[k] = k < dim ? widened(source[k * stride]) : AccOf<T>{0};
 }
 
+constexpr Fetch kNothing = {};
+
+SLIPSTICK_INLINE void fetch_line(const Fetch& fetch, int64_t line) {
+    if (line >= fetch.lines) return;
+    const char* const start = fetch.data + line * fetch.step;
+    for (int64_t byte = 0; byte < fetch.bytes; byte += 64) __builtin_prefetch(start + byte);
+}
+
 // --- Scores ---
 
 // As many chains as lanes: enough to hide the latency of a multiply-add, and their sums across the
 // lanes are one transposition.
 template <int rows, class T>
 SLIPSTICK_INLINE void score_rows(const AccOf<T>* query, int64_t dim, const T* key,
-                                 int64_t key_stride, int64_t keys, const char* value,
-                                 int64_t value_bytes, int64_t value_step, AccOf<T>* scores) {
+                                 int64_t key_stride, int64_t keys, const Fetch& fetch,
+                                 AccOf<T>* scores) {
     using Acc = AccOf<T>;
     using V = Vec<Acc>;
     constexpr int lanes = kLanes<Acc>;
@@ -42,8 +51,7 @@ SLIPSTICK_INLINE void score_rows(const AccOf<T>* query, int64_t dim, const T* ke
             // Beyond the last it comes again, for scores that nobody looks at.
             const int64_t line = j + i < keys ? j + i : keys - 1;
             lines[i] = key + line * key_stride;
-            for (int64_t byte = 0; byte < value_bytes; byte += 64)
-                __builtin_prefetch(value + line * value_step + byte);
+            fetch_line(fetch, j + i);
         }
         V chains[lanes] = {};
         const auto add = [&](int64_t k, auto load_key) {
@@ -76,18 +84,15 @@ SLIPSTICK_INLINE void score_rows(const AccOf<T>* query, int64_t dim, const T* ke
 
 template <class T>
 void score(const AccOf<T>* query, int64_t rows, int64_t dim, const void* key, int64_t key_stride,
-           int64_t keys, const void* value, int64_t value_stride, int64_t dim_v, AccOf<T>* scores) {
+           int64_t keys, const Fetch& fetch, AccOf<T>* scores) {
     using Acc = AccOf<T>;
     constexpr int most = kLanes<Acc> < 4 ? kLanes<Acc> : 4;
     const int64_t width = padded<Acc>(dim);
     const auto* lines = static_cast<const T*>(key);
-    const auto* bytes = static_cast<const char*>(value);
-    int64_t fetched = dim_v * static_cast<int64_t>(sizeof(T));
-    for (int64_t row = 0; row < rows; fetched = 0) {
+    for (int64_t row = 0; row < rows;) {
         const auto run = [&]<int count>() {
-            score_rows<count>(query + row * width, dim, lines, key_stride, keys, bytes, fetched,
-                              value_stride * static_cast<int64_t>(sizeof(T)),
-                              scores + row * kStepKeys);
+            score_rows<count>(query + row * width, dim, lines, key_stride, keys,
+                              row == 0 ? fetch : kNothing, scores + row * kStepKeys);
             row += count;
         };
         if (rows - row >= most) {
@@ -163,13 +168,14 @@ Acc weigh(const RowStep<Acc>& step, int64_t keys, Acc* scores, RowState<Acc>& st
 
 template <int rows, int vectors, class T, class Load>
 SLIPSTICK_INLINE void add_columns(const AccOf<T>* weights, const AccOf<T>* alpha, const T* value,
-                                  int64_t value_stride, int64_t keys, AccOf<T>* out,
-                                  int64_t out_stride, Load load_value) {
+                                  int64_t value_stride, int64_t keys, const Fetch& fetch,
+                                  AccOf<T>* out, int64_t out_stride, Load load_value) {
     using Acc = AccOf<T>;
     using V = Vec<Acc>;
     constexpr int lanes = kLanes<Acc>;
     V chain[rows][vectors] = {};
     for (int64_t j = 0; j < keys; ++j) {
+        fetch_line(fetch, j);
         V line[vectors];
         for (int v = 0; v < vectors; ++v)
             line[v] = load_value(value + j * value_stride + v * lanes);
@@ -189,8 +195,8 @@ SLIPSTICK_INLINE void add_columns(const AccOf<T>* weights, const AccOf<T>* alpha
 
 template <int rows, class T>
 void add_value_rows(const AccOf<T>* weights, const AccOf<T>* alpha, const T* value,
-                    int64_t value_stride, int64_t keys, int64_t dim_v, AccOf<T>* out,
-                    int64_t out_stride) {
+                    int64_t value_stride, int64_t keys, int64_t dim_v, const Fetch& fetch,
+                    AccOf<T>* out, int64_t out_stride) {
     using Acc = AccOf<T>;
     constexpr int lanes = kLanes<Acc>;
     // Eight chains or more hide the latency of a multiply-add.
@@ -198,28 +204,28 @@ void add_value_rows(const AccOf<T>* weights, const AccOf<T>* alpha, const T* val
     const auto whole = [](const T* at) { return load_widened(at); };
     int64_t c = 0;
     for (; c + vectors * lanes <= dim_v; c += vectors * lanes) {
-        add_columns<rows, vectors>(weights, alpha, value + c, value_stride, keys, out + c,
-                                   out_stride, whole);
+        add_columns<rows, vectors>(weights, alpha, value + c, value_stride, keys,
+                                   c == 0 ? fetch : kNothing, out + c, out_stride, whole);
     }
     for (; c + lanes <= dim_v; c += lanes) {
-        add_columns<rows, 1>(weights, alpha, value + c, value_stride, keys, out + c, out_stride,
-                             whole);
+        add_columns<rows, 1>(weights, alpha, value + c, value_stride, keys, kNothing, out + c,
+                             out_stride, whole);
     }
     if (c < dim_v) {
-        add_columns<rows, 1>(weights, alpha, value + c, value_stride, keys, out + c, out_stride,
-                             [&](const T* at) { return load_some(at, dim_v - c); });
+        add_columns<rows, 1>(weights, alpha, value + c, value_stride, keys, kNothing, out + c,
+                             out_stride, [&](const T* at) { return load_some(at, dim_v - c); });
     }
 }
 
 template <class T>
 void add_values(const AccOf<T>* weights, int64_t rows, const AccOf<T>* alpha, const void* value,
-                int64_t value_stride, int64_t keys, int64_t dim_v, AccOf<T>* out,
-                int64_t out_stride) {
+                int64_t value_stride, int64_t keys, int64_t dim_v, const Fetch& fetch,
+                AccOf<T>* out, int64_t out_stride) {
     for (int64_t row = 0; row < rows;) {
         const auto run = [&]<int count>() {
             add_value_rows<count>(weights + row * kStepKeys, alpha + row,
                                   static_cast<const T*>(value), value_stride, keys, dim_v,
-                                  out + row * out_stride, out_stride);
+                                  row == 0 ? fetch : kNothing, out + row * out_stride, out_stride);
             row += count;
         };
         if (rows - row >= 4) {
