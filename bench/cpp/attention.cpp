@@ -1,8 +1,10 @@
-// Attention forward; FLOPs are 4 * heads * N * N * d, half of that if causal.
+// Attention forward, and its inner kernels at every level of this machine; FLOPs are 4 * heads * N
+// * N * d, half of that if causal.
 #include "attention/attention.hpp"
 
 #include <benchmark/benchmark.h>
 
+#include "attention_kernels.hpp"
 #include "bench.hpp"
 
 namespace {
@@ -23,6 +25,16 @@ void forward(benchmark::State& state, Dtype dtype, bool causal) {
     for (auto _ : state) cpu::attention::attention(inputs, options, out, nullptr);
     bench::count_products(state, 2 * heads * tokens * tokens * dim / (causal ? 2 : 1));
 }
+
+const bool kKernelsRegistered = [] {
+    const auto add = [](cpu::Level level, void (*register_kernels)(const char*)) {
+        if (level <= cpu::best_level()) register_kernels(cpu::name(level));
+    };
+#define SLIPSTICK_ADD(level) add(cpu::Level::level, &cpu::level::register_attention_kernels);
+    SLIPSTICK_FOR_EACH_LEVEL(SLIPSTICK_ADD)
+#undef SLIPSTICK_ADD
+    return true;
+}();
 
 }  // namespace
 

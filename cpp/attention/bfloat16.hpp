@@ -70,28 +70,28 @@ SLIPSTICK_INLINE void store_first(uint32_t* target, Vec<uint32_t> value, int cou
 }
 
 // packed[k * step + i] = the elements 2k and 2k + 1 of row(i), for `width` rows, at most a vector's
-// lanes; zeros from `count` on, and where dim is odd.
+// lanes; zeros for a null row, and behind the last element where dim is odd.
 template <int width, class Row>
-SLIPSTICK_INLINE void pack_pairs(Row row, int64_t count, int64_t stride, int64_t dim,
-                                 uint32_t* packed, int64_t step) {
+SLIPSTICK_INLINE void pack_pairs(Row row, int64_t stride, int64_t dim, uint32_t* packed,
+                                 int64_t step) {
     constexpr int lanes = kLanes<float>;
     for (int64_t k = 0; k < dim; k += 2 * lanes) {
         Vec<uint32_t> square[lanes] = {};
-        for (int i = 0; i < width && i < count; ++i)
-            square[i] = load_pairs(row(i) + k * stride, stride, dim - k);
+        for (int i = 0; i < width; ++i) {
+            const BFloat16* const elements = row(i);
+            if (elements != nullptr) square[i] = load_pairs(elements + k * stride, stride, dim - k);
+        }
         transpose<uint32_t>(square);
         for (int i = 0; i < lanes && k + 2 * i < dim; ++i)
             store_first(packed + (k / 2 + i) * step, square[i], width);
     }
 }
 
-void pack_query_pairs(const void* const* rows, int64_t count, int64_t stride, int64_t dim,
-                      float* panel) {
+void pack_query_pairs(const void* const* rows, int64_t stride, int64_t dim, float* panel) {
     constexpr int lanes = kLanes<float>;
-    for (int64_t first = 0; first < kTileColumns<float>; first += lanes) {
+    for (int first = 0; first < kTileColumns<float>; first += lanes) {
         const auto row = [&](int i) { return static_cast<const BFloat16*>(rows[first + i]); };
-        pack_pairs<lanes>(row, count - first, stride, dim, pairs_at(panel) + first,
-                          kTileColumns<float>);
+        pack_pairs<lanes>(row, stride, dim, pairs_at(panel) + first, kTileColumns<float>);
     }
 }
 
@@ -99,9 +99,9 @@ void pack_key_pairs(const void* source, int64_t key_stride, int64_t dim_stride, 
                     int64_t dim, float* packed) {
     for (int64_t first = 0; first < keys; first += kTileRows) {
         const BFloat16* const panel = static_cast<const BFloat16*>(source) + first * key_stride;
-        const auto row = [&](int i) { return panel + i * key_stride; };
-        pack_pairs<kTileRows>(row, keys - first, dim_stride, dim,
-                              pairs_at(packed) + first * pairs_in(dim), kTileRows);
+        const auto row = [&](int i) { return first + i < keys ? panel + i * key_stride : nullptr; };
+        pack_pairs<kTileRows>(row, dim_stride, dim, pairs_at(packed) + first * pairs_in(dim),
+                              kTileRows);
     }
 }
 
