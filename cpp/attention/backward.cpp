@@ -68,55 +68,10 @@ public:
 
     void operator()() {
         const int64_t heads = shape_.batch * shape_.kv_heads;
-        if (heads == 0) return;
-        const int64_t sums = row_tiles_ * tile_rows_ * turned_;  // of one split
-        const int64_t head_bytes = std::max<int64_t>(
-            1, (row_tiles_ * tile_size_ + splits_ * sums) * static_cast<int64_t>(sizeof(Acc)));
-        // Enough heads at a time to keep all threads busy.
-        const int64_t wanted =
-            std::max(kPackedBytes / head_bytes,
-                     ceil_div(int64_t{4} * num_threads(), std::max<int64_t>(1, splits_)));
-        const int64_t step = std::clamp<int64_t>(wanted, 1, heads);
-        const Scratch packed(std::max<int64_t>(1, step * head_bytes));
-        std::vector<Tile> tiles(static_cast<size_t>(step * row_tiles_));
-        for (Tile& tile : tiles) tile.ranges.resize(static_cast<size_t>(2 * tile_rows_));
-        const auto slot = [&](int64_t at) {  // packed rows of a tile
-            return packed.as<Acc>() + at * tile_size_;
-        };
-        const auto sum = [&](int64_t head, int64_t split) {
-            return packed.as<Acc>() + step * row_tiles_ * tile_size_ +
-                   (head * splits_ + split) * sums;
-        };
-        const double products =
-            static_cast<double>(rows_ + 1) *
-            static_cast<double>(ceil_div(key_tiles_, kMostSplits) * tile_keys_) *
-            static_cast<double>(2 * shape_.dim + 2 * shape_.dim_v);
-        const auto grain =
-            std::max<int64_t>(1, static_cast<int64_t>(kSerialProducts / (products + 1)));
-        const int64_t row_grain =
-            std::max<int64_t>(1, kSerialElements / (tile_rows_ * (line_ + line_v_) + 1));
-        for (int64_t first = 0; first < heads; first += step) {
-            const int64_t count = std::min(step, heads - first);
-            parallel_for(count * row_tiles_, row_grain, [&](int64_t begin, int64_t end) {
-                for (int64_t at = begin; at < end; ++at) {
-                    pack_tile(first + at / row_tiles_, at % row_tiles_,
-                              tiles[static_cast<size_t>(at)], slot(at));
-                }
-            });
-            parallel_for(count * splits_, grain, [&](int64_t begin, int64_t end) {
-                for (int64_t at = begin; at < end; ++at) {
-                    const int64_t head = at / splits_;
-                    run_split(first + head, at % splits_, tiles.data() + head * row_tiles_,
-                              sum(head, at % splits_));
-                }
-            });
-            parallel_for(count * row_tiles_, row_grain, [&](int64_t begin, int64_t end) {
-                for (int64_t at = begin; at < end; ++at) {
-                    const int64_t head = at / row_tiles_;
-                    finish_tile(first + head, at % row_tiles_, tiles[static_cast<size_t>(at)],
-                                sum(head, 0), sums);
-                }
-            });
+        if (heads >= kHeadsPerThread * num_threads()) {
+            run_heads(heads);
+        } else if (heads > 0) {
+            run_parts(heads);
         }
     }
 
@@ -129,6 +84,91 @@ private:
         KeyRange all;   // keys that all rows see
     };
 
+    // What belongs to one head: its packed rows, and each split's sums of dQ.
+    struct Head {
+        int64_t number;
+        Tile* tiles;
+        Acc* packed;      // tile_size_ elements a tile
+        Acc* sums;        // sums_size() a split
+        uint8_t* summed;  // of each split's tiles, whether its sums have begun
+    };
+
+    class Heads {
+    public:
+        Heads(const BackwardRun& run, int64_t count)
+            : run_(run),
+              memory_(std::max<int64_t>(1, count * run.head_bytes())),
+              tiles_(static_cast<size_t>(count * run.row_tiles_)),
+              summed_(static_cast<size_t>(count * run.splits_ * run.row_tiles_)) {
+            for (Tile& tile : tiles_) tile.ranges.resize(static_cast<size_t>(2 * run.tile_rows_));
+        }
+        // Room number `at`, taken by the head `number`.
+        Head at(int64_t at, int64_t number) {
+            Acc* const own = memory_.template as<Acc>() + at * run_.head_size();
+            return {number, tiles_.data() + at * run_.row_tiles_, own,
+                    own + run_.row_tiles_ * run_.tile_size_,
+                    summed_.data() + at * run_.splits_ * run_.row_tiles_};
+        }
+
+    private:
+        const BackwardRun& run_;
+        Scratch memory_;
+        std::vector<Tile> tiles_;
+        std::vector<uint8_t> summed_;
+    };
+
+    int64_t sums_size() const { return row_tiles_ * tile_rows_ * turned_; }
+    int64_t head_size() const { return row_tiles_ * tile_size_ + splits_ * sums_size(); }
+    int64_t head_bytes() const { return head_size() * static_cast<int64_t>(sizeof(Acc)); }
+    double split_products() const {
+        return static_cast<double>(rows_ + 1) *
+               static_cast<double>(ceil_div(key_tiles_, kMostSplits) * tile_keys_) *
+               static_cast<double>(2 * shape_.dim + 2 * shape_.dim_v);
+    }
+
+    // Many heads: a thread takes one as a whole, and finds its rows in its own cache again.
+    void run_heads(int64_t heads) const {
+        const double products = split_products() * static_cast<double>(splits_);
+        const auto grain = static_cast<int64_t>(kSerialProducts / (products + 1)) + 1;
+        parallel_for(heads, grain, [&](int64_t begin, int64_t end) {
+            Heads room(*this, 1);
+            for (int64_t number = begin; number < end; ++number) {
+                const Head head = room.at(0, number);
+                for (int64_t tile = 0; tile < row_tiles_; ++tile) pack_tile(head, tile);
+                for (int64_t split = 0; split < splits_; ++split) run_split(head, split);
+                for (int64_t tile = 0; tile < row_tiles_; ++tile) finish_tile(head, tile);
+            }
+        });
+    }
+
+    // Few heads: the threads share their tiles and splits, of enough heads at a time to keep all
+    // threads busy.
+    void run_parts(int64_t heads) const {
+        const int64_t wanted =
+            std::max(kPackedBytes / std::max<int64_t>(1, head_bytes()),
+                     ceil_div(int64_t{4} * num_threads(), std::max<int64_t>(1, splits_)));
+        const int64_t step = std::clamp<int64_t>(wanted, 1, heads);
+        Heads rooms(*this, step);
+        const auto grain = static_cast<int64_t>(kSerialProducts / (split_products() + 1)) + 1;
+        const int64_t row_grain =
+            std::max<int64_t>(1, kSerialElements / (tile_rows_ * (line_ + line_v_) + 1));
+        for (int64_t first = 0; first < heads; first += step) {
+            const int64_t count = std::min(step, heads - first);
+            // Calls task(head, part) for each of `parts` parts of each head.
+            const auto share = [&](int64_t parts, int64_t least, auto task) {
+                parallel_for(count * parts, least, [&](int64_t begin, int64_t end) {
+                    for (int64_t at = begin; at < end; ++at)
+                        task(rooms.at(at / parts, first + at / parts), at % parts);
+                });
+            };
+            share(row_tiles_, row_grain,
+                  [&](const Head& head, int64_t tile) { pack_tile(head, tile); });
+            share(splits_, grain, [&](const Head& head, int64_t split) { run_split(head, split); });
+            share(row_tiles_, row_grain,
+                  [&](const Head& head, int64_t tile) { finish_tile(head, tile); });
+        }
+    }
+
     // Rows as in the forward pass: of one kv head, in the order of their queries, the heads of a
     // group side by side.
     int64_t head_of(int64_t head, int64_t row) const {
@@ -136,9 +176,11 @@ private:
     }
     int64_t query_of(int64_t row) const { return row / shape_.group(); }
 
-    void pack_tile(int64_t head, int64_t number, Tile& tile, Acc* memory) const {
+    void pack_tile(const Head& head, int64_t number) const {
         const int64_t lanes = kernels_.lanes;
-        const int64_t b = head / shape_.kv_heads;
+        const int64_t b = head.number / shape_.kv_heads;
+        Tile& tile = head.tiles[number];
+        Acc* memory = head.packed + number * tile_size_;
         tile.count = std::min(tile_rows_, rows_ - number * tile_rows_);
         const int64_t width = round_up(tile.count, lanes);
         std::fill_n(memory, tile_size_, Acc{0});
@@ -161,7 +203,7 @@ private:
         std::array<const void*, kPanels * kMostLanes> grad_rows{};
         for (int64_t row = 0; row < tile.count; ++row) {
             const int64_t at = number * tile_rows_ + row;
-            const int64_t h = head_of(head, at);
+            const int64_t h = head_of(head.number, at);
             const int64_t i = query_of(at);
             const Acc row_lse = *lse_.template at<Acc>(b, h, i);
             // A row without a key, in this call or in all calls that its statistics come from.
@@ -229,7 +271,7 @@ private:
 
     // Key tiles split, split + splits_, ... of a head: under causal order the later ones have less
     // to do, so each split has some of either.
-    void run_split(int64_t head, int64_t split, const Tile* tiles, Acc* sums) const {
+    void run_split(const Head& head, int64_t split) const {
         const int64_t keys = round_up(tile_keys_, kernels_.tile_rows);
         const int64_t columns = round_up(shape_.dim, kernels_.tile_rows);
         const int64_t bias = visibility_.has_mask() ? keys * tile_rows_ : 0;
@@ -258,15 +300,14 @@ private:
                     .grads = take(keys * kernels_.lanes),
                     .packed_weights = take(keys * tile_rows_),
                     .packed_grads = take(keys * tile_rows_)};
-        std::fill_n(sums, row_tiles_ * tile_rows_ * turned_, Acc{0});
+        std::fill_n(head.summed + split * row_tiles_, row_tiles_, uint8_t{0});
         for (int64_t number = split; number < key_tiles_; number += splits_)
-            run_key_tile(head, number * tile_keys_, tiles, sums, own);
+            run_key_tile(head, split, number * tile_keys_, own);
     }
 
-    void run_key_tile(int64_t head, int64_t start, const Tile* tiles, Acc* sums,
-                      Workspace& own) const {
-        const int64_t b = head / shape_.kv_heads;
-        const int64_t h = head % shape_.kv_heads;
+    void run_key_tile(const Head& head, int64_t split, int64_t start, Workspace& own) const {
+        const int64_t b = head.number / shape_.kv_heads;
+        const int64_t h = head.number % shape_.kv_heads;
         // Nothing is read behind the valid keys.
         const int64_t keys =
             std::max<int64_t>(0, std::min(tile_keys_, visibility_.length(b) - start));
@@ -288,11 +329,8 @@ private:
                                   own.columns);
             kernels_.pack_keys(value_.address(b, h, start, int64_t{0}), value_.strides[2],
                                value_.strides[3], keys, shape_.dim_v, own.value);
-            for (int64_t number = 0; number < row_tiles_; ++number) {
-                RowTile<Acc> rows = tiles[number].arrays;
-                rows.turned = sums + number * tile_rows_ * turned_;
-                add(head, number, tiles[number], rows, tile, own);
-            }
+            for (int64_t number = 0; number < row_tiles_; ++number)
+                add(head, split, number, tile, own);
         }
         const int64_t written = std::min(tile_keys_, shape_.keys - start);
         for (int64_t j = 0; j < written; ++j) {
@@ -304,8 +342,9 @@ private:
         }
     }
 
-    void add(int64_t head, int64_t number, const Tile& of_rows, const RowTile<Acc>& rows,
-             const GradTile<Acc>& tile, Workspace& own) const {
+    void add(const Head& head, int64_t split, int64_t number, const GradTile<Acc>& tile,
+             Workspace& own) const {
+        const Tile& of_rows = head.tiles[number];
         GradStep<Acc>& step = own.step;
         const int64_t first = std::max<int64_t>(0, of_rows.some.first - tile.start);
         step.begin = first / kernels_.tile_rows * kernels_.tile_rows;
@@ -319,33 +358,46 @@ private:
             for (int64_t row = 0; row < of_rows.count; ++row) {
                 const int64_t at = number * tile_rows_ + row;
                 shows |= visibility_.fill_bias(
-                    head / shape_.kv_heads, head_of(head, at), query_of(at),
+                    head.number / shape_.kv_heads, head_of(head.number, at), query_of(at),
                     tile.start + step.begin, tile.start + step.end,
                     own.bias + row / lanes * lanes * (step.end - step.begin) + row % lanes, lanes);
             }
             if (!shows) return;
             step.bias = own.bias;
         }
+        RowTile<Acc> rows = of_rows.arrays;
+        rows.turned = head.sums + split * sums_size() + number * tile_rows_ * turned_;
+        uint8_t& summed = head.summed[split * row_tiles_ + number];
+        if (summed == 0) std::fill_n(rows.turned, tile_rows_ * turned_, Acc{0});
+        summed = 1;
         kernels_.add(rows, tile, step);
     }
 
     // The splits' sums of a row tile in their order; dQ = lambda times that, dlambda = <q, that>.
-    void finish_tile(int64_t head, int64_t number, const Tile& tile, Acc* sums,
-                     int64_t split_size) const {
+    void finish_tile(const Head& head, int64_t number) const {
         const int64_t lanes = kernels_.lanes;
-        const int64_t b = head / shape_.kv_heads;
+        const int64_t b = head.number / shape_.kv_heads;
         const int64_t size = tile_rows_ * turned_;
-        Acc* const total = sums + number * size;
-        for (int64_t split = 1; split < splits_; ++split) {
-            const Acc* const more = total + split * split_size;
-            for (int64_t k = 0; k < size; ++k) total[k] += more[k];
+        const Tile& tile = head.tiles[number];
+        Acc* turned = nullptr;
+        for (int64_t split = 0; split < splits_; ++split) {
+            if (head.summed[split * row_tiles_ + number] == 0) continue;
+            Acc* const more = head.sums + split * sums_size() + number * size;
+            if (turned == nullptr) {
+                turned = more;
+            } else {
+                for (int64_t k = 0; k < size; ++k) turned[k] += more[k];
+            }
         }
-        const std::vector<Acc> nothing(splits_ == 0 ? static_cast<size_t>(size) : 0);
-        const Acc* const turned = splits_ == 0 ? nothing.data() : total;
+        std::vector<Acc> nothing;  // where no row of the tile sees a key
+        if (turned == nullptr) {
+            nothing.resize(static_cast<size_t>(size));
+            turned = nothing.data();
+        }
         std::array<void*, kPanels * kMostLanes> grad_rows;
         for (int64_t row = 0; row < tile.count; ++row) {
             const int64_t at = number * tile_rows_ + row;
-            const int64_t h = head_of(head, at);
+            const int64_t h = head_of(head.number, at);
             const int64_t i = query_of(at);
             grad_rows[static_cast<size_t>(row)] = grad_query_.address(b, h, i, int64_t{0});
             if (grad_factor_ == nullptr) continue;

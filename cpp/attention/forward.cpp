@@ -23,7 +23,6 @@ namespace {
 constexpr int64_t kLongestTile = 240;  // the scores of 16 float32 rows: 15 KiB
 constexpr int64_t kShortestTile = 48;
 constexpr int64_t kSerialPacking = 1 << 16;  // numbers to pack in that time
-constexpr int64_t kHeadsPerThread = 8;       // and more: a head is not worth dividing
 constexpr int64_t kTilesTogether = 1 << 16;  // query tiles that are listed at once
 
 template <class Acc>

@@ -16,6 +16,7 @@ inline constexpr int64_t kTileBytes = 128 << 10;
 inline constexpr int64_t kTileStep = 24;  // a multiple of the rows of every level's register tile
 // Packed operands that are alive at once, unless one head alone needs more.
 inline constexpr int64_t kPackedBytes = 8 << 20;
+inline constexpr int64_t kHeadsPerThread = 8;       // and more: a head is not worth dividing
 inline constexpr double kSerialProducts = 1 << 20;  // about 50 us of multiply-adds
 
 // Keys of a tile: a function of dtype, head dimensions and limits alone, so that a row's bits
