@@ -224,6 +224,8 @@ def bounds(query, key, value, options, exact: Rows) -> Rows:
     largest_value = largest_value.max(axis=(-1, -2), keepdims=True, initial=0.0)[..., 0]
     stored = ulp(query.dtype, 1.0) * np.abs(out) + 2.0**-24  # of a 16-bit result; subnormal ones
     out_bound = 2 * largest_value * (weight + chain) + (stored if query.dtype.itemsize == 2 else 0)
+    if query.dtype == BF16:  # a level may round the weights to it: by half of a last place, 2^-8
+        out_bound += largest_value * 2.0**-9
     lse_bound = weight + chain + 2 * u * np.abs(lse)
     # H = ln l - a / l: terms p t with |t| <= spread.
     entropy_bound = 2 * (weight + chain) * (1 + spread) + 4 * u * entropy

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import slipstick
 from attention_cases import options_for
 from attention_oracle import (
+    BF16,
     DTYPES,
     Rows,
     bool_mask,
@@ -89,11 +90,11 @@ def size_case(sizes, dtype, causal):
     return (q, k, v), expected(q, k, v, {"causal": causal})
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("dtype", [np.dtype(np.float32), np.dtype(np.float64), BF16], ids=str)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_sizes(sizes, causal, dtype, isa, threads):
-    arrays, want = size_case(sizes, np.dtype(dtype), causal)
+    arrays, want = size_case(sizes, dtype, causal)
     check(*arrays, {"causal": causal}, want=want)
 
 

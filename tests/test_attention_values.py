@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 import slipstick
-from attention_oracle import DTYPES, INF, bool_mask, check, distance, expected, inputs, largest, ulp
+from attention_oracle import (
+    BF16,
+    DTYPES,
+    INF,
+    bool_mask,
+    check,
+    distance,
+    expected,
+    inputs,
+    largest,
+    ulp,
+)
 from slipstick.scales import LogN, SSMax, Su
 
 # --- Values ---------------------------------------------------------------------------------------
@@ -115,17 +126,34 @@ def test_infinite_and_nan_lambda_propagate_in_their_row_only(bad, isa):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_in_query_or_key_propagates(bad, isa):
-    q, k, v = inputs(1, 1, 1, 5, 300, 4, 4, np.float32)
-    q[0, 0, 1, 2] = bad
+@pytest.mark.parametrize("dtype", [np.dtype(np.float32), BF16], ids=str)
+@pytest.mark.parametrize("queries", [5, 40])
+@pytest.mark.parametrize("dim", [4, 5])
+def test_what_is_not_finite_in_query_or_key_propagates(dim, queries, dtype, bad, isa):
+    q, k, v = inputs(1, 1, 1, queries, 300, dim, 4, dtype)
+    q[0, 0, 1, -1] = bad
     check(q, k, v, {})
-    q, k, v = inputs(1, 1, 1, 5, 300, 4, 4, np.float32)
+    q, k, v = inputs(1, 1, 1, queries, 300, dim, 4, dtype)
     k[0, 0, 280, 1] = bad
     check(q, k, v, {"causal": True})
-    q, k, v = inputs(1, 1, 1, 5, 300, 4, 4, np.float32)
+    q, k, v = inputs(1, 1, 1, queries, 300, dim, 4, dtype)
     k[0, 0, :, :] = bad
     q[:] = np.abs(q)
     check(q, k, v, {"scale": 1.0})
+
+
+def test_bfloat16_subnormal_numbers(isa):
+    """Beside others they do not matter, and alone they give less than the smallest normal number:
+    a level that multiplies bfloat16 in pairs takes them for 0."""
+    tiny = 2.0**-126
+    q, k, v = inputs(1, 2, 1, 40, 61, 5, 13, BF16)
+    small = (v.astype(np.float32) * np.float32(tiny / 8)).astype(BF16)
+    assert 0 < np.abs(small.astype(float)).max() < tiny
+    for array in (q, k, v):
+        array[..., ::3] = small[0, 0, 0, 0]
+    check(q, k, v, {"scale": 0.5})
+    out = slipstick.attention(q, k, small, scale=0.5)
+    assert np.abs(out.astype(float)).max() < tiny
 
 
 def test_nan_and_inf_in_an_additive_mask(isa):

@@ -12,7 +12,9 @@ namespace slipstick::cpu::attention {
 
 inline constexpr int64_t kMostLanes = 32;  // of a panel, at any level
 
-// `lanes` query rows. Each array holds one element a row, unless it says otherwise.
+// `lanes` query rows. Each array holds one element a row, unless it says otherwise. Query, key and
+// value are filled by a level's pack_ functions and read by its folds alone: where those multiply
+// pairs of bfloat16 (bfloat16.hpp) the pairs take the first half of the room.
 template <class Acc>
 struct Panel {
     Acc* query;      // dim x lanes

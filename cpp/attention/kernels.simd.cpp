@@ -4,6 +4,9 @@
 #include "attention/scores.hpp"
 #include "core/simd.hpp"
 #include "core/tile.hpp"
+#if defined(__AVX512BF16__)
+#include "attention/bfloat16.hpp"
+#endif
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
@@ -31,14 +34,14 @@ bool pack_values(const void* source, int64_t key_stride, int64_t dim_stride, int
 // --- The fold of a step into a panel ---
 // 0 times an infinity is NaN, so where a value is not finite, the rows that do not see its key are
 // left out by selection.
-template <class Acc>
-void add_visible_values(const Panel<Acc>& panel, const KeyTile<Acc>& tile, const Step<Acc>& step) {
+template <class Acc, class ValueAt>
+void add_visible_values(const Panel<Acc>& panel, const KeyTile<Acc>& tile, const Step<Acc>& step,
+                        ValueAt value_at) {
     const Visible<Acc> visible(panel, tile, step);
     for (int64_t j = 0; j < step.end - step.begin; ++j) {
         const auto weight = Lanes<Acc>::load(step.scores + j * kTileColumns<Acc>);
         for (int64_t c = 0; c < step.dim_v; ++c) {
-            const Acc value = tile.value[c / kTileRows * kTileRows * tile.keys +
-                                         (step.begin + j) * kTileRows + c % kTileRows];
+            const Acc value = value_at(tile, step.begin + j, c);
             Acc* out = panel.out + c * kTileColumns<Acc>;
             auto sum = Lanes<Acc>::load(out);
             for (int v = 0; v < kTileVectors; ++v) {
@@ -48,6 +51,12 @@ void add_visible_values(const Panel<Acc>& panel, const KeyTile<Acc>& tile, const
             sum.store(out);
         }
     }
+}
+
+// Column c of a tile's key j.
+template <class Acc>
+SLIPSTICK_INLINE Acc value_in(const KeyTile<Acc>& tile, int64_t j, int64_t c) {
+    return tile.value[c / kTileRows * kTileRows * tile.keys + j * kTileRows + c % kTileRows];
 }
 
 // scores = key * query^T, the sums in chains of kDimChain.
@@ -83,12 +92,13 @@ SLIPSTICK_INLINE void multiply_values(const Panel<Acc>& panel, const KeyTile<Acc
     }
 }
 
+// From products to scores, and the panel moved to the maximum that takes them in. Returns what the
+// scores are still to be multiplied with.
 template <class Acc, bool has_moment>
-void fold(const Panel<Acc>& panel, const KeyTile<Acc>& tile, const Step<Acc>& step) {
+SLIPSTICK_INLINE Lanes<Acc> take_scores(const Panel<Acc>& panel, const KeyTile<Acc>& tile,
+                                        const Step<Acc>& step) {
     constexpr int lanes = kTileColumns<Acc>;
     const int64_t keys = step.end - step.begin;
-    multiply_keys(panel, tile, step);
-
     auto factor = Lanes<Acc>::load(panel.factor);
     auto largest = Lanes<Acc>::load(panel.maximum);
     if (step.all_visible && step.bias == nullptr && step.softcap == 0) {
@@ -115,9 +125,31 @@ void fold(const Panel<Acc>& panel, const KeyTile<Acc>& tile, const Step<Acc>& st
             out.store(panel.out + c * lanes);
         }
     }
-    weigh<Acc, has_moment>(panel, step, factor);
-    tile.finite ? multiply_values(panel, tile, step) : add_visible_values(panel, tile, step);
+    return factor;
 }
+
+template <class Acc, bool has_moment>
+void fold(const Panel<Acc>& panel, const KeyTile<Acc>& tile, const Step<Acc>& step) {
+    multiply_keys(panel, tile, step);
+    weigh<Acc, has_moment>(panel, step, take_scores<Acc, has_moment>(panel, tile, step));
+    tile.finite ? multiply_values(panel, tile, step)
+                : add_visible_values(panel, tile, step, &value_in<Acc>);
+}
+
+#if defined(__AVX512BF16__)
+template <bool has_moment>
+void fold_pairs(const Panel<float>& panel, const KeyTile<float>& tile, const Step<float>& step) {
+    multiply_key_pairs(panel, tile, step);
+    const auto factor = take_scores<float, has_moment>(panel, tile, step);
+    if (tile.finite) {
+        weigh_pairs<has_moment>(panel, step, factor);
+        multiply_value_pairs(panel, tile, step);
+    } else {
+        weigh<float, has_moment>(panel, step, factor);
+        add_visible_values(panel, tile, step, &value_in_pairs);
+    }
+}
+#endif
 
 template <class T>
 void finish(const Panel<AccOf<T>>& panel, int64_t dim_v, void* const* rows, int64_t count,
@@ -140,6 +172,19 @@ constexpr attention::Forward<AccOf<T>> kForward = {
     .fold_moment = &fold<AccOf<T>, true>,
     .finish = &finish<T>,
 };
+#if defined(__AVX512BF16__)
+template <>
+constexpr attention::Forward<float> kForward<BFloat16> = {
+    .lanes = kTileColumns<float>,
+    .tile_rows = kTileRows,
+    .pack_queries = &pack_query_pairs,
+    .pack_keys = &pack_key_pairs,
+    .pack_values = &pack_value_pairs,
+    .fold = &fold_pairs<false>,
+    .fold_moment = &fold_pairs<true>,
+    .finish = &finish<BFloat16>,
+};
+#endif
 
 // --- Softmax of given scores ---
 template <class T>
