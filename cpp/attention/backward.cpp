@@ -3,14 +3,12 @@
 // sums are added up. Every sum has one owner and one order, so there is nothing atomic.
 #include <algorithm>
 #include <array>
-#include <limits>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include "attention/attention.hpp"
 #include "attention/backward_kernels.hpp"
-#include "attention/rows.hpp"
+#include "attention/backward_rows.hpp"
 #include "attention/scale_gradient.hpp"
 #include "attention/tiles.hpp"
 #include "attention/visibility.hpp"
@@ -37,21 +35,17 @@ public:
           shape_(shape),
           visibility_(visibility),
           options_(options),
-          numbers_(options, visibility, nullptr),
+          packer_(kernels, shape, visibility, inputs, options, returned),
           query_(inputs.query),
           key_(inputs.key),
           value_(inputs.value),
-          out_(returned.out),
-          grad_out_(returned.grad_out),
-          lse_(returned.lse),
-          entropy_(returned.entropy),
           grad_query_(gradients.query),
           grad_key_(gradients.key),
           grad_value_(gradients.value),
           grad_factor_(grad_factor),
-          rows_(shape.group() * shape.queries),
-          tile_rows_(std::min(kPanels * kernels.lanes, round_up(rows_, kernels.lanes))),
-          row_tiles_(rows_ == 0 ? 0 : ceil_div(rows_, tile_rows_)),
+          rows_(packer_.rows()),
+          tile_rows_(packer_.tile_rows()),
+          row_tiles_(packer_.tiles()),
           tile_keys_(tile_keys(shape.dim, shape.dim_v, sizeof(Acc), kShortestTile, kLongestTile,
                                shape.keys)),
           key_tiles_(ceil_div(shape.keys, tile_keys_)),
@@ -60,11 +54,7 @@ public:
                                       kFewestSplits, kMostSplits))),
           line_(round_up(shape.dim, kernels.lanes)),
           line_v_(round_up(shape.dim_v, kernels.lanes)),
-          turned_(round_up(shape.dim, kernels.tile_rows)),
-          tile_size_(tile_rows_ * (shape.dim + shape.dim_v + line_ + line_v_ + 4)) {
-        if (returned.grad_lse != nullptr) grad_lse_.emplace(*returned.grad_lse);
-        if (returned.grad_entropy != nullptr) grad_entropy_.emplace(*returned.grad_entropy);
-    }
+          turned_(round_up(shape.dim, kernels.tile_rows)) {}
 
     void operator()() {
         const int64_t heads = shape_.batch * shape_.kv_heads;
@@ -76,19 +66,13 @@ public:
     }
 
 private:
-    struct Tile {
-        RowTile<Acc> arrays;
-        std::vector<int64_t> ranges;
-        int64_t count;  // rows in use
-        KeyRange some;  // keys that some row sees
-        KeyRange all;   // keys that all rows see
-    };
+    using Tile = PackedRows<Acc>;
 
     // What belongs to one head: its packed rows, and each split's sums of dQ.
     struct Head {
         int64_t number;
         Tile* tiles;
-        Acc* packed;      // tile_size_ elements a tile
+        Acc* packed;      // packer_.tile_size() elements a tile
         Acc* sums;        // sums_size() a split
         uint8_t* summed;  // of each split's tiles, whether its sums have begun
     };
@@ -99,14 +83,12 @@ private:
             : run_(run),
               memory_(std::max<int64_t>(1, count * run.head_bytes())),
               tiles_(static_cast<size_t>(count * run.row_tiles_)),
-              summed_(static_cast<size_t>(count * run.splits_ * run.row_tiles_)) {
-            for (Tile& tile : tiles_) tile.ranges.resize(static_cast<size_t>(2 * run.tile_rows_));
-        }
+              summed_(static_cast<size_t>(count * run.splits_ * run.row_tiles_)) {}
         // Room number `at`, taken by the head `number`.
         Head at(int64_t at, int64_t number) {
             Acc* const own = memory_.template as<Acc>() + at * run_.head_size();
             return {number, tiles_.data() + at * run_.row_tiles_, own,
-                    own + run_.row_tiles_ * run_.tile_size_,
+                    own + run_.row_tiles_ * run_.packer_.tile_size(),
                     summed_.data() + at * run_.splits_ * run_.row_tiles_};
         }
 
@@ -118,7 +100,7 @@ private:
     };
 
     int64_t sums_size() const { return row_tiles_ * tile_rows_ * turned_; }
-    int64_t head_size() const { return row_tiles_ * tile_size_ + splits_ * sums_size(); }
+    int64_t head_size() const { return row_tiles_ * packer_.tile_size() + splits_ * sums_size(); }
     int64_t head_bytes() const { return head_size() * static_cast<int64_t>(sizeof(Acc)); }
     double split_products() const {
         return static_cast<double>(rows_ + 1) *
@@ -134,7 +116,7 @@ private:
             Heads room(*this, 1);
             for (int64_t number = begin; number < end; ++number) {
                 const Head head = room.at(0, number);
-                for (int64_t tile = 0; tile < row_tiles_; ++tile) pack_tile(head, tile);
+                for (int64_t tile = 0; tile < row_tiles_; ++tile) pack(head, tile);
                 for (int64_t split = 0; split < splits_; ++split) run_split(head, split);
                 for (int64_t tile = 0; tile < row_tiles_; ++tile) finish_tile(head, tile);
             }
@@ -161,101 +143,15 @@ private:
                         task(rooms.at(at / parts, first + at / parts), at % parts);
                 });
             };
-            share(row_tiles_, row_grain,
-                  [&](const Head& head, int64_t tile) { pack_tile(head, tile); });
+            share(row_tiles_, row_grain, [&](const Head& head, int64_t tile) { pack(head, tile); });
             share(splits_, grain, [&](const Head& head, int64_t split) { run_split(head, split); });
             share(row_tiles_, row_grain,
                   [&](const Head& head, int64_t tile) { finish_tile(head, tile); });
         }
     }
 
-    // Rows as in the forward pass: of one kv head, in the order of their queries, the heads of a
-    // group side by side.
-    int64_t head_of(int64_t head, int64_t row) const {
-        return head % shape_.kv_heads * shape_.group() + row % shape_.group();
-    }
-    int64_t query_of(int64_t row) const { return row / shape_.group(); }
-
-    void pack_tile(const Head& head, int64_t number) const {
-        const int64_t lanes = kernels_.lanes;
-        const int64_t b = head.number / shape_.kv_heads;
-        Tile& tile = head.tiles[number];
-        Acc* memory = head.packed + number * tile_size_;
-        tile.count = std::min(tile_rows_, rows_ - number * tile_rows_);
-        const int64_t width = round_up(tile.count, lanes);
-        std::fill_n(memory, tile_size_, Acc{0});
-        std::fill(tile.ranges.begin(), tile.ranges.end(), 0);
-        const auto take = [&memory](int64_t size) { return std::exchange(memory, memory + size); };
-        Acc* const query = take(width * shape_.dim);
-        Acc* const grad = take(width * shape_.dim_v);
-        Acc* const scaled = take(width * line_);
-        Acc* const grad_lines = take(width * line_v_);
-        Acc* const factors = take(width);
-        Acc* const lse = take(width);
-        Acc* const constant = take(width);
-        Acc* const grad_entropy = take(width);
-        int64_t* const first = tile.ranges.data();
-        int64_t* const last = first + tile_rows_;
-        tile.some = {shape_.keys, 0};
-        tile.all = {0, shape_.keys};
-        bool finite = true;
-        std::array<const void*, kPanels * kMostLanes> query_rows{};  // null where there is none
-        std::array<const void*, kPanels * kMostLanes> grad_rows{};
-        for (int64_t row = 0; row < tile.count; ++row) {
-            const int64_t at = number * tile_rows_ + row;
-            const int64_t h = head_of(head.number, at);
-            const int64_t i = query_of(at);
-            const Acc row_lse = *lse_.template at<Acc>(b, h, i);
-            // A row without a key, in this call or in all calls that its statistics come from.
-            const bool empty = visibility_.visible(b, h, i) == 0 ||
-                               row_lse == -std::numeric_limits<Acc>::infinity();
-            const KeyRange seen = empty ? KeyRange{0, 0} : visibility_.range(b, i);
-            first[row] = seen.first;
-            last[row] = seen.last;
-            tile.some = {std::min(tile.some.first, seen.last > 0 ? seen.first : shape_.keys),
-                         std::max(tile.some.last, seen.last)};
-            tile.all = {std::max(tile.all.first, seen.first), std::min(tile.all.last, seen.last)};
-            if (empty) continue;
-            factors[row] = numbers_.factor(b, h, i);
-            lse[row] = row_lse;
-            const void* const grad_row = grad_out_.address(b, h, i, int64_t{0});
-            double sum =
-                kernels_.dot(grad_row, grad_out_.strides[3], out_.address(b, h, i, int64_t{0}),
-                             out_.strides[3], shape_.dim_v);
-            if (grad_lse_) sum -= static_cast<double>(*grad_lse_->template at<Acc>(b, h, i));
-            if (grad_entropy_) {
-                grad_entropy[row] = *grad_entropy_->template at<Acc>(b, h, i);
-                sum += static_cast<double>(grad_entropy[row]) *
-                       static_cast<double>(*entropy_.template at<Acc>(b, h, i));
-            }
-            constant[row] = static_cast<Acc>(sum);
-            const void* const query_row = query_.address(b, h, i, int64_t{0});
-            query_rows[static_cast<size_t>(row)] = query_row;
-            grad_rows[static_cast<size_t>(row)] = grad_row;
-            finite &= kernels_.pack_line(query_row, query_.strides[3], shape_.dim, factors[row],
-                                         width, scaled + row * lanes);
-            finite &= kernels_.pack_line(grad_row, grad_out_.strides[3], shape_.dim_v, Acc{1},
-                                         width, grad_lines + row * lanes);
-        }
-        for (int64_t row = 0; row < width; row += lanes) {
-            kernels_.pack_rows(query_rows.data() + row, query_.strides[3], shape_.dim,
-                               query + row * shape_.dim);
-            kernels_.pack_rows(grad_rows.data() + row, grad_out_.strides[3], shape_.dim_v,
-                               grad + row * shape_.dim_v);
-        }
-        tile.arrays = {.panels = width / lanes,
-                       .query = query,
-                       .grad = grad,
-                       .scaled = scaled,
-                       .grad_lines = grad_lines,
-                       .factor = factors,
-                       .lse = lse,
-                       .constant = constant,
-                       .grad_entropy = grad_entropy_ ? grad_entropy : nullptr,
-                       .first = first,
-                       .last = last,
-                       .turned = nullptr,
-                       .finite = finite};
+    void pack(const Head& head, int64_t tile) const {
+        packer_.pack(head.number, tile, head.packed + tile * packer_.tile_size(), head.tiles[tile]);
     }
 
     // Memory of a thread, cut into arrays.
@@ -358,8 +254,8 @@ private:
             for (int64_t row = 0; row < of_rows.count; ++row) {
                 const int64_t at = number * tile_rows_ + row;
                 shows |= visibility_.fill_bias(
-                    head.number / shape_.kv_heads, head_of(head.number, at), query_of(at),
-                    tile.start + step.begin, tile.start + step.end,
+                    head.number / shape_.kv_heads, packer_.head_of(head.number, at),
+                    packer_.query_of(at), tile.start + step.begin, tile.start + step.end,
                     own.bias + row / lanes * lanes * (step.end - step.begin) + row % lanes, lanes);
             }
             if (!shows) return;
@@ -397,8 +293,8 @@ private:
         std::array<void*, kPanels * kMostLanes> grad_rows;
         for (int64_t row = 0; row < tile.count; ++row) {
             const int64_t at = number * tile_rows_ + row;
-            const int64_t h = head_of(head.number, at);
-            const int64_t i = query_of(at);
+            const int64_t h = packer_.head_of(head.number, at);
+            const int64_t i = packer_.query_of(at);
             grad_rows[static_cast<size_t>(row)] = grad_query_.address(b, h, i, int64_t{0});
             if (grad_factor_ == nullptr) continue;
             const Acc* const own = turned + row / lanes * lanes * turned_ + row % lanes;
@@ -419,20 +315,14 @@ private:
     const Shape& shape_;
     const Visibility& visibility_;
     const Options& options_;
-    Rows<Acc> numbers_;
+    RowPacker<Acc> packer_;
     View<4> query_;
     View<4> key_;
     View<4> value_;
-    View<4> out_;
-    View<4> grad_out_;
-    View<3> lse_;
-    View<3> entropy_;
     View<4> grad_query_;
     View<4> grad_key_;
     View<4> grad_value_;
     double* grad_factor_;
-    std::optional<View<3>> grad_lse_;
-    std::optional<View<3>> grad_entropy_;
     int64_t rows_;
     int64_t tile_rows_;
     int64_t row_tiles_;
@@ -442,7 +332,6 @@ private:
     int64_t line_;    // elements of a row of dK, padding included
     int64_t line_v_;  // and of dV
     int64_t turned_;  // elements of a row's sum of dR k, padding included
-    int64_t tile_size_;
 };
 
 }  // namespace

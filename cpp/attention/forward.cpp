@@ -11,6 +11,7 @@
 #include "attention/attention.hpp"
 #include "attention/few_rows.hpp"
 #include "attention/forward.hpp"
+#include "attention/forward_work.hpp"
 #include "attention/kernels.hpp"
 #include "attention/rows.hpp"
 #include "attention/tiles.hpp"
@@ -62,72 +63,6 @@ public:
     }
 
 private:
-    struct Slot {  // where a packed key tile lies
-        Acc* key;
-        Acc* value;
-        uint8_t* finite;
-    };
-
-    class Packed {
-    public:
-        Packed(int64_t slots, int64_t key_size, int64_t value_size)
-            : key_size_(key_size),
-              value_size_(value_size),
-              key_(slots * key_size * static_cast<int64_t>(sizeof(Acc))),
-              value_(slots * value_size * static_cast<int64_t>(sizeof(Acc))),
-              finite_(static_cast<size_t>(slots)) {}
-        int64_t slots() const { return static_cast<int64_t>(finite_.size()); }
-        Slot slot(int64_t at) {
-            return {key_.template as<Acc>() + at * key_size_,
-                    value_.template as<Acc>() + at * value_size_, finite_.data() + at};
-        }
-
-    private:
-        int64_t key_size_;
-        int64_t value_size_;
-        Scratch key_;
-        Scratch value_;
-        std::vector<uint8_t> finite_;
-    };
-
-    // A key head of a sequence.
-    struct Unit {
-        int64_t sequence;
-        int64_t kv_head;
-        int64_t slot;  // of its first packed key tile, or kUnpacked
-    };
-    static constexpr int64_t kUnpacked = -1;
-
-    struct Tile {
-        int64_t unit;
-        int64_t number;
-    };
-
-    // What the threads do between two waits.
-    struct Work {
-        std::vector<Unit> units;
-        std::vector<Tile> key_tiles;  // to pack, one a slot
-        std::vector<Tile> query_tiles;
-
-        void add(const Unit& unit, int64_t key_count, int64_t query_count) {
-            const auto number = static_cast<int64_t>(units.size());
-            units.push_back(unit);
-            for (int64_t i = 0; i < key_count; ++i) key_tiles.push_back({number, i});
-            // The last query tile sees most under causal order: longest first.
-            for (int64_t i = query_count; i-- > 0;) query_tiles.push_back({number, i});
-        }
-        int64_t slots() const { return static_cast<int64_t>(key_tiles.size()); }
-        int64_t tiles() const { return static_cast<int64_t>(query_tiles.size()); }
-        const Unit& unit_of(const Tile& tile) const {
-            return units[static_cast<size_t>(tile.unit)];
-        }
-        void clear() {
-            units.clear();
-            key_tiles.clear();
-            query_tiles.clear();
-        }
-    };
-
     // Where one query tile uses a key tile, it packs it itself, in the thread's own memory.
     int64_t packed_tiles(int64_t sequence) const {
         return rows_of(sequence) <= tile_rows_
@@ -147,7 +82,7 @@ private:
                                 static_cast<double>(shape_.dim + shape_.dim_v);
         const auto grain = static_cast<int64_t>(kSerialProducts / (products + 1)) + 1;
         parallel_for(heads, grain, [&](int64_t begin, int64_t end) {
-            Packed packed(slots, key_size_, value_size_);
+            PackedTiles<Acc> packed(slots, key_size_, value_size_);
             for (int64_t at = begin; at < end; ++at) {
                 const int64_t b = order[static_cast<size_t>(at / shape_.kv_heads)];
                 const Unit unit{b, at % shape_.kv_heads, packed_tiles(b) == 0 ? kUnpacked : 0};
@@ -166,7 +101,7 @@ private:
             std::max<int64_t>(1, (key_size_ + value_size_) * static_cast<int64_t>(sizeof(Acc)));
         const int64_t slots = kPackedBytes / slot_bytes;
         Work work;
-        std::optional<Packed> packed;
+        std::optional<PackedTiles<Acc>> packed;
         for (const int64_t b : order) {
             const int64_t key_tiles = packed_tiles(b);
             for (int64_t h = 0; h < shape_.kv_heads; ++h) {
@@ -181,7 +116,7 @@ private:
         run(work, packed);
     }
 
-    void run(Work& work, std::optional<Packed>& packed) const {
+    void run(Work& work, std::optional<PackedTiles<Acc>>& packed) const {
         if (!packed || packed->slots() < work.slots())
             packed.emplace(work.slots(), key_size_, value_size_);
         if (work.slots() > 0) {
@@ -189,7 +124,7 @@ private:
             parallel_for(work.slots(), std::max<int64_t>(1, grain),
                          [&](int64_t begin, int64_t end) {
                              for (int64_t at = begin; at < end; ++at) {
-                                 const Tile& tile = work.key_tiles[static_cast<size_t>(at)];
+                                 const UnitTile& tile = work.key_tiles[static_cast<size_t>(at)];
                                  pack(work.unit_of(tile), tile.number, packed->slot(at));
                              }
                          });
@@ -207,7 +142,7 @@ private:
             const int64_t last = ends[static_cast<size_t>(end - 1)];
             for (int64_t at = begin == 0 ? 0 : ends[static_cast<size_t>(begin - 1)]; at < last;
                  ++at) {
-                const Tile& tile = work.query_tiles[static_cast<size_t>(at)];
+                const UnitTile& tile = work.query_tiles[static_cast<size_t>(at)];
                 run_tile(work.unit_of(tile), tile.number, *packed);
             }
         });
@@ -251,14 +186,14 @@ private:
     }
 
     double products_of(const Work& work, int64_t at) const {
-        const Tile& tile = work.query_tiles[static_cast<size_t>(at)];
+        const UnitTile& tile = work.query_tiles[static_cast<size_t>(at)];
         const int64_t b = work.unit_of(tile).sequence;
         return static_cast<double>(std::min(rows_of(b), tile_rows_)) *
                static_cast<double>(visibility_.sequence(b).keys) *
                static_cast<double>(shape_.dim + shape_.dim_v);
     }
 
-    void pack(const Unit& unit, int64_t key_tile, const Slot& slot) const {
+    void pack(const Unit& unit, int64_t key_tile, const PackedTile<Acc>& slot) const {
         const Sequence& own = visibility_.sequence(unit.sequence);
         const int64_t start = key_tile * tile_keys_;
         // Nothing is read behind the valid keys.
@@ -321,7 +256,7 @@ private:
         kernels_.pack_queries(query_rows.data(), query_.strides[3], shape_.dim, arrays.query);
     }
 
-    void run_tile(const Unit& unit, int64_t query_tile, Packed& packed) const {
+    void run_tile(const Unit& unit, int64_t query_tile, PackedTiles<Acc>& packed) const {
         const bool packs_here = unit.slot == kUnpacked;
         const int64_t lanes = kernels_.lanes;
         const int64_t rows = std::min(tile_rows_, rows_of(unit.sequence) - query_tile * tile_rows_);
@@ -332,8 +267,8 @@ private:
         Acc* const scores = arena.take(score_size);
         Acc* const bias = arena.take(visibility_.has_mask() ? score_size : 0);
         uint8_t finite = 1;
-        const Slot own{arena.take(packs_here ? key_size_ : 0),
-                       arena.take(packs_here ? value_size_ : 0), &finite};
+        const PackedTile<Acc> own{arena.take(packs_here ? key_size_ : 0),
+                                  arena.take(packs_here ? value_size_ : 0), &finite};
 
         std::array<TilePanel, kPanels> all_panels;
         const std::span panels(all_panels.data(), static_cast<size_t>(ceil_div(rows, lanes)));
@@ -347,7 +282,7 @@ private:
         }
 
         for (int64_t number = some.first / tile_keys_; number * tile_keys_ < some.last; ++number) {
-            const Slot slot = packs_here ? own : packed.slot(unit.slot + number);
+            const PackedTile<Acc> slot = packs_here ? own : packed.slot(unit.slot + number);
             if (packs_here) pack(unit, number, slot);
             const int64_t start = number * tile_keys_;
             const int64_t length = visibility_.length(unit.sequence);
