@@ -87,7 +87,7 @@ SLIPSTICK_INLINE void pack_pairs(Row row, int64_t stride, int64_t dim, uint32_t*
     }
 }
 
-void pack_query_pairs(const void* const* rows, int64_t stride, int64_t dim, float* panel) {
+inline void pack_query_pairs(const void* const* rows, int64_t stride, int64_t dim, float* panel) {
     constexpr int lanes = kLanes<float>;
     for (int first = 0; first < kTileColumns<float>; first += lanes) {
         const auto row = [&](int i) { return static_cast<const BFloat16*>(rows[first + i]); };
@@ -95,8 +95,8 @@ void pack_query_pairs(const void* const* rows, int64_t stride, int64_t dim, floa
     }
 }
 
-void pack_key_pairs(const void* source, int64_t key_stride, int64_t dim_stride, int64_t keys,
-                    int64_t dim, float* packed) {
+inline void pack_key_pairs(const void* source, int64_t key_stride, int64_t dim_stride, int64_t keys,
+                           int64_t dim, float* packed) {
     for (int64_t first = 0; first < keys; first += kTileRows) {
         const BFloat16* const panel = static_cast<const BFloat16*>(source) + first * key_stride;
         const auto row = [&](int i) { return first + i < keys ? panel + i * key_stride : nullptr; };
@@ -106,8 +106,8 @@ void pack_key_pairs(const void* source, int64_t key_stride, int64_t dim_stride, 
 }
 
 // Panels of tile_rows columns, each pairs of keys x tile_rows; a last key without a partner gets 0.
-bool pack_value_pairs(const void* source, int64_t key_stride, int64_t dim_stride, int64_t keys,
-                      int64_t dim_v, float* packed) {
+inline bool pack_value_pairs(const void* source, int64_t key_stride, int64_t dim_stride,
+                             int64_t keys, int64_t dim_v, float* packed) {
     const int64_t pairs = pairs_in(keys);
     constexpr int64_t block = 16;  // of the rows' cache lines, each is read for several panels
     Vec<uint32_t> largest = {};    // of all magnitudes, as patterns

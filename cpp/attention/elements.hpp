@@ -12,6 +12,8 @@ namespace {
 
 using attention::AccOf;
 
+static_assert(kTileColumns<float> <= attention::kMostLanes);
+
 template <class T>
 SLIPSTICK_INLINE AccOf<T> widened(T value) {
     if constexpr (sizeof(T) == 2) {
