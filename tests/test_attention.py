@@ -98,6 +98,20 @@ def test_sizes(sizes, causal, dtype, isa, threads):
     check(*arrays, {"causal": causal}, want=want)
 
 
+@functools.cache
+def window_case(batch, window):
+    arrays = inputs(batch, 2, 1, 40, 700, 16, 9, np.float32)
+    return arrays, expected(*arrays, {"window": window})
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("window", [(60, 0), (None, -1), (0, 640)], ids=str)
+def test_a_window_far_from_the_first_key(window, batch, isa, threads):
+    """Packing starts at the first tile that a row sees, of few heads and of many."""
+    arrays, want = window_case(batch, window)
+    check(*arrays, {"window": window}, want=want)
+
+
 def test_no_heads_and_no_end_of_a_window():
     out, stats = slipstick.attention(
         *inputs(2, 0, 0, 3, 4, 5, 6, np.float32), window=(2**70, None), return_stats=True

@@ -10,7 +10,7 @@ import pytest
 
 import slipstick
 from attention_oracle import BF16, DTYPES, bool_mask, check, distance, inputs
-from slipstick.scales import LogN, SSMax
+from slipstick.scales import LogN, SSMax, Su
 
 # --- Layout and frameworks ------------------------------------------------------------------------
 
@@ -234,6 +234,18 @@ REFUSALS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"n_keys": -1}, ValueError, r"`n_keys` must be from 0 to 9007199254740992, got -1"),
     ({"n_keys": 2**53 + 1}, ValueError, r"`n_keys` must be from 0 to 9007199254740992, got"),
     ({"n_keys": 2**64 - 1}, ValueError, r"`n_keys` must be from 0 to 9007199254740992, got"),
+    (
+        {"causal": 10**5000},
+        TypeError,
+        r"`causal` must be True or False, got int of too many digits",
+    ),
+    ({"window": (-(10**5000), 0)}, ValueError, r"`window` must be .* got tuple of too many digits"),
+    (
+        {"softcap": np.zeros((30, 30))},
+        TypeError,
+        r"`softcap` must be .* got array\(\[\[0., .*\.\.\.$",
+    ),
+    ({"key_lengths": [10**5000]}, TypeError, r"`key_lengths` must be .* got list of too many"),
     ({"n_keys": 2**70}, TypeError, r"`n_keys` must be an integer"),
     ({"n_keys": 2.0}, TypeError, r"`n_keys` must be an integer or an array of integers, got 2.0"),
     ({"n_keys": np.ones(2, np.float32)}, TypeError, r"`n_keys` must be integer, got float32"),
@@ -293,6 +305,28 @@ OUTS: list[tuple[Any, type[Exception], str]] = [
 def test_refused_outs(make, error, match):
     with pytest.raises(error, match=match):
         slipstick.attention(Q, K, V, out=make())
+
+
+class OnlyDlpack:
+    """An array without a shape that Python could ask for."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+@pytest.mark.parametrize("scale", [LogN(), Su(0.4), 0.1], ids=str)
+def test_the_head_dimension_of_an_array_without_a_shape(scale):
+    query, key, value = inputs(1, 2, 2, 9, 9, 64, 4, np.float32)
+    want = slipstick.attention(query, key, value, scale=scale)
+    np.testing.assert_array_equal(
+        slipstick.attention(OnlyDlpack(query), key, value, scale=scale), want
+    )
 
 
 @pytest.mark.parametrize("name", ["query", "key", "value", "mask", "scale"])

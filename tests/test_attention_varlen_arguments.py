@@ -185,6 +185,14 @@ def test_refusals(bad, error, match):
     np.testing.assert_array_equal(out, 7)
 
 
+def test_more_bounds_than_fit_the_memory():
+    """A broadcast view holds them in 8 bytes."""
+    empty = np.zeros((0, 1, 8), np.float32)
+    bounds = np.broadcast_to(np.int64(0), (2**56,))
+    with pytest.raises(MemoryError):
+        slipstick.attention_varlen(empty, empty, empty, bounds, bounds)
+
+
 def test_one_query_in_each_sequence_is_not_ambiguous():
     arrays = packed([(1, 3), (1, 5)], 2, 1, 4, 4, np.float32)
     np.testing.assert_array_equal(

@@ -234,3 +234,9 @@ def test_bad_parameters_say_what_was_expected(make, error, message):
     with pytest.raises(error) as caught:
         make()
     assert str(caught.value) == message
+
+
+def test_any_integer_is_a_length():
+    """NumPy's too, 0-d arrays included: kept as an int, so that the scale can be a key."""
+    made = Temperature(0.1, np.array(5), offset=np.uint8(3))
+    assert (made, hash(made)) == (Temperature(0.1, 5, 3), hash(Temperature(0.1, 5, 3)))

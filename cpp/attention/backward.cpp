@@ -9,6 +9,7 @@
 #include "attention/attention.hpp"
 #include "attention/backward_kernels.hpp"
 #include "attention/backward_rows.hpp"
+#include "attention/few_rows.hpp"
 #include "attention/scale_gradient.hpp"
 #include "attention/tiles.hpp"
 #include "attention/visibility.hpp"
@@ -28,10 +29,12 @@ constexpr int64_t kSerialElements = 1 << 15;
 template <class Acc>
 class BackwardRun {
 public:
-    BackwardRun(const Backward<Acc>& kernels, const Shape& shape, const Visibility& visibility,
-                const Inputs& inputs, const Options& options, const Returned& returned,
-                const Gradients& gradients, double* grad_factor)
+    BackwardRun(const Backward<Acc>& kernels, const FewRowsKernels<Acc>& few_rows,
+                const Shape& shape, const Visibility& visibility, const Inputs& inputs,
+                const Options& options, const Returned& returned, const Gradients& gradients,
+                double* grad_factor)
         : kernels_(kernels),
+          few_rows_(few_rows),
           shape_(shape),
           visibility_(visibility),
           options_(options),
@@ -162,6 +165,9 @@ private:
         Acc* grad_key;
         Acc* grad_value;
         Acc* bias;
+        Acc* few_queries;  // where the scores are those of few rows
+        Acc* few_keys;
+        Acc* few_scores;
         GradStep<Acc> step;
     };
 
@@ -171,8 +177,12 @@ private:
         const int64_t keys = round_up(tile_keys_, kernels_.tile_rows);
         const int64_t columns = round_up(shape_.dim, kernels_.tile_rows);
         const int64_t bias = visibility_.has_mask() ? keys * tile_rows_ : 0;
+        const bool few = has_few_rows();
+        const int64_t few_queries = few ? rows_ * few_rows_.width(shape_.dim) : 0;
+        const int64_t few_keys = few ? kStepKeys * shape_.dim : 0;
+        const int64_t few_scores = few ? keys * tile_rows_ : 0;
         const Scratch memory((keys * (shape_.dim + shape_.dim_v + columns + line_ + line_v_) +
-                              bias +
+                              bias + few_queries + few_keys + few_scores +
                               2 * keys * (kernels_.lanes + std::max(tile_rows_, kernels_.lanes))) *
                              static_cast<int64_t>(sizeof(Acc)));
         Acc* next = memory.as<Acc>();
@@ -185,12 +195,18 @@ private:
         own.grad_value = take(keys * line_v_);
         own.bias = take(bias);
         std::fill_n(own.bias, bias, Acc{0});
+        own.few_queries = take(few_queries);
+        own.few_keys = take(few_keys);
+        own.few_scores = take(few_scores);
+        std::fill_n(own.few_scores, few_scores, Acc{0});
+        if (few) pack_few_queries(head, own.few_queries);
         own.step = {.dim = shape_.dim,
                     .dim_v = shape_.dim_v,
                     .begin = 0,
                     .end = 0,
                     .all_visible = false,
                     .bias = nullptr,
+                    .scores = nullptr,
                     .softcap = static_cast<Acc>(options_.softcap),
                     .weights = take(keys * kernels_.lanes),
                     .grads = take(keys * kernels_.lanes),
@@ -238,6 +254,38 @@ private:
         }
     }
 
+    // A forward call with as few rows added its scores up in another order, and lse is made of
+    // those: p = e^(s - L) would be off by their difference.
+    bool has_few_rows() const { return rows_ <= kFewRows; }
+    void pack_few_queries(const Head& head, Acc* lines) const {
+        for (int64_t row = 0; row < rows_; ++row) {
+            few_rows_.pack_query(
+                query_.address(head.number / shape_.kv_heads, packer_.head_of(head.number, row),
+                               packer_.query_of(row), int64_t{0}),
+                query_.strides[3], shape_.dim, lines + row * few_rows_.width(shape_.dim));
+        }
+    }
+    void score_few_rows(const Head& head, int64_t first_key, Workspace& own) const {
+        const int64_t lanes = kernels_.lanes;
+        const int64_t keys = own.step.end - own.step.begin;
+        std::array<Acc, kFewRows * kStepKeys> scores;
+        for (int64_t start = 0; start < keys; start += kStepKeys) {
+            const int64_t count = std::min(kStepKeys, keys - start);
+            const Lines lines =
+                contiguous_lines(key_, head.number / shape_.kv_heads, head.number % shape_.kv_heads,
+                                 first_key + start, count, shape_.dim, own.few_keys);
+            few_rows_.score(own.few_queries, rows_, shape_.dim, lines.data, lines.stride, count, {},
+                            scores.data());
+            for (int64_t row = 0; row < rows_; ++row) {
+                Acc* const target =
+                    own.few_scores + row / lanes * lanes * keys + start * lanes + row % lanes;
+                for (int64_t j = 0; j < count; ++j)
+                    target[j * lanes] = scores[static_cast<size_t>(row * kStepKeys + j)];
+            }
+        }
+        own.step.scores = own.few_scores;
+    }
+
     void add(const Head& head, int64_t split, int64_t number, const GradTile<Acc>& tile,
              Workspace& own) const {
         const Tile& of_rows = head.tiles[number];
@@ -261,6 +309,7 @@ private:
             if (!shows) return;
             step.bias = own.bias;
         }
+        if (has_few_rows()) score_few_rows(head, tile.start + step.begin, own);
         RowTile<Acc> rows = of_rows.arrays;
         rows.turned = head.sums + split * sums_size() + number * tile_rows_ * turned_;
         uint8_t& summed = head.summed[split * row_tiles_ + number];
@@ -312,6 +361,7 @@ private:
     }
 
     const Backward<Acc>& kernels_;
+    const FewRowsKernels<Acc>& few_rows_;
     const Shape& shape_;
     const Visibility& visibility_;
     const Options& options_;
@@ -345,7 +395,8 @@ void attention_backward(const Inputs& inputs, const Options& options, const Retu
         grad_factor.resize(static_cast<size_t>(shape.batch * shape.heads * shape.queries));
     dispatch<float, double, Float16, BFloat16>(inputs.query.dtype, [&]<class T>() {
         const auto& kernels = active_attention_backward_kernels().of<T>();
-        BackwardRun<AccOf<T>>(kernels, shape, visibility, inputs, options, returned, gradients,
+        BackwardRun<AccOf<T>>(kernels, active_attention_few_rows_kernels().of<T>(), shape,
+                              visibility, inputs, options, returned, gradients,
                               gradients.scale != nullptr ? grad_factor.data() : nullptr)();
     });
     if (gradients.scale != nullptr)

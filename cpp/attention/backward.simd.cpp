@@ -260,8 +260,13 @@ void add(const RowTile<Acc>& rows, const GradTile<Acc>& tile, const GradStep<Acc
     const int64_t turned_size = (step.dim + kTileRows - 1) / kTileRows * kTileRows * lanes;
     const bool finite = rows.finite && tile.finite;
     for (int64_t panel = 0; panel < rows.panels; ++panel) {
-        multiply_rows(tile.key, rows.query + panel * step.dim * lanes, step.dim, step.begin,
-                      step.end, step.weights);
+        if (step.scores == nullptr) {
+            multiply_rows(tile.key, rows.query + panel * step.dim * lanes, step.dim, step.begin,
+                          step.end, step.weights);
+        } else {
+            __builtin_memcpy(step.weights, step.scores + panel * keys * lanes,
+                             static_cast<size_t>(keys * lanes) * sizeof(Acc));
+        }
         multiply_rows(tile.value, rows.grad + panel * step.dim_v * lanes, step.dim_v, step.begin,
                       step.end, step.grads);
         const PanelView<Acc> view(rows, tile, step, panel);

@@ -50,7 +50,9 @@ struct GradStep {
     int64_t end;
     bool all_visible;  // every row sees every key from begin to end
     const Acc* bias;   // a panel after the other, each (end - begin) x lanes; or null
-    Acc softcap;       // 0: none
+    // <q, k>, a panel after the other, each (end - begin) x lanes; or null: to be computed.
+    const Acc* scores;
+    Acc softcap;  // 0: none
     // Room for (end - begin, rounded up to tile_rows) x lanes, twice, and x width, twice.
     Acc* weights;
     Acc* grads;

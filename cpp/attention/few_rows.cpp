@@ -106,11 +106,6 @@ private:
         return outs_ + (unit.first_state + part * unit.rows + row) * out_width_;
     }
 
-    // Lines of keys or values whose elements are contiguous: where they lie, or copied.
-    struct Lines {
-        const T* data;
-        int64_t stride;
-    };
     // The same lines to be fetched, where they will be read from there.
     Fetch fetch_of(const View<4>& view, const Unit& unit, int64_t key, int64_t keys,
                    int64_t width) const {
@@ -159,8 +154,12 @@ private:
         last = std::min(last, (part + 1) * kPartKeys);
         for (int64_t start = first; start < last; start += kStepKeys) {
             const int64_t keys = std::min(kStepKeys, last - start);
-            const Lines key = lines(key_, unit, start, keys, shape_.dim, key_buffer);
-            const Lines value = lines(value_, unit, start, keys, shape_.dim_v, value_buffer);
+            const Sequence& own = visibility_.sequence(unit.sequence);
+            const Lines key = contiguous_lines(key_, own.batch, unit.kv_head, own.first_key + start,
+                                               keys, shape_.dim, key_buffer);
+            const Lines value =
+                contiguous_lines(value_, own.batch, unit.kv_head, own.first_key + start, keys,
+                                 shape_.dim_v, value_buffer);
             const int64_t next = start + keys;
             run_step(unit, part, start, keys, query, factors.data(), ranges.data(), key, value,
                      fetch_of(value_, unit, start, keys, shape_.dim_v),
@@ -209,7 +208,8 @@ private:
                     for (end = j; end < step.last && !hidden(end);) ++end;
                     if (j == end) break;
                 }
-                kernels_.add_values(weights + j, 1, &keep, value.data + j * value.stride,
+                kernels_.add_values(weights + j, 1, &keep,
+                                    static_cast<const T*>(value.data) + j * value.stride,
                                     value.stride, end - j, shape_.dim_v, {}, sums, out_width_);
                 keep = 1;
                 j = end;

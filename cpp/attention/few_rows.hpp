@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "attention/kernels.hpp"
+#include "attention/view.hpp"
 #include "attention/visibility.hpp"
 #include "core/isa.hpp"
 
@@ -62,6 +64,27 @@ struct FewRowsKernels {
 };
 
 using FewRowsTable = PerFloat<FewRowsKernels>;
+
+// `keys` lines of a view's third axis, `width` contiguous elements each: where they lie, or copied
+// to `buffer`.
+struct Lines {
+    const void* data;
+    int64_t stride;  // in elements
+};
+inline Lines contiguous_lines(const View<4>& view, int64_t batch, int64_t head, int64_t key,
+                              int64_t keys, int64_t width, void* buffer) {
+    const char* const source = static_cast<const char*>(view.address(batch, head, key, int64_t{0}));
+    if (view.strides[3] == 1 || width <= 1) return {source, view.strides[2]};
+    const int64_t size = item_size(view.dtype);
+    char* target = static_cast<char*>(buffer);
+    for (int64_t j = 0; j < keys; ++j) {
+        for (int64_t c = 0; c < width; ++c, target += size) {
+            std::memcpy(target, source + (j * view.strides[2] + c * view.strides[3]) * size,
+                        static_cast<size_t>(size));
+        }
+    }
+    return {buffer, width};
+}
 
 // The part of attend() (forward.hpp) for sequences of up to kFewRows rows a key head.
 void attend_few_rows(const Shape& shape, const Visibility& visibility, const Inputs& inputs,

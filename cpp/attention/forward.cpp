@@ -44,7 +44,10 @@ public:
           tile_keys_(tile_keys(shape.dim, shape.dim_v, sizeof(Acc), kShortestTile, kLongestTile,
                                shape.keys)),
           key_size_(tile_keys_ * shape.dim),
-          value_size_(tile_keys_ * round_up(shape.dim_v, kernels.tile_rows)) {}
+          value_size_(tile_keys_ * round_up(shape.dim_v, kernels.tile_rows)) {
+        for (size_t b = 0; b < visibility.sequences().size(); ++b)
+            packed_.push_back(seen_tiles(static_cast<int64_t>(b)));
+    }
 
     void operator()() {
         // Longest first, so that no thread is left alone with one at the end.
@@ -63,20 +66,34 @@ public:
     }
 
 private:
-    // Where one query tile uses a key tile, it packs it itself, in the thread's own memory.
-    int64_t packed_tiles(int64_t sequence) const {
-        return rows_of(sequence) <= tile_rows_
-                   ? 0
-                   : ceil_div(visibility_.sequence(sequence).keys, tile_keys_);
+    // The key tiles of a sequence that some row sees, masks aside.
+    struct TileRange {
+        int64_t first;
+        int64_t last;
+        int64_t count() const { return last - first; }
+    };
+    TileRange seen_tiles(int64_t sequence) const {
+        KeyRange seen{visibility_.sequence(sequence).keys, 0};
+        for (int64_t i = 0; i < visibility_.sequence(sequence).queries; ++i) {
+            const KeyRange range = visibility_.range(sequence, i);
+            if (range.last == 0) continue;
+            seen = {std::min(seen.first, range.first), std::max(seen.last, range.last)};
+        }
+        if (seen.last == 0) return {0, 0};
+        return {seen.first / tile_keys_, ceil_div(seen.last, tile_keys_)};
+    }
+    // Those that are packed for several query tiles. Where one query tile uses a key tile, it packs
+    // it itself, in the thread's own memory.
+    TileRange packed_tiles(int64_t sequence) const {
+        return rows_of(sequence) <= tile_rows_ ? TileRange{0, 0}
+                                               : packed_[static_cast<size_t>(sequence)];
     }
 
     // Many heads: a thread takes one as a whole, and finds its keys in the second cache again.
     void run_heads(const std::vector<int64_t>& order) const {
         const auto heads = static_cast<int64_t>(order.size()) * shape_.kv_heads;
-        const int64_t slots =
-            packed_tiles(*std::max_element(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-                return packed_tiles(a) < packed_tiles(b);
-            }));
+        int64_t slots = 0;
+        for (const int64_t b : order) slots = std::max(slots, packed_tiles(b).count());
         const double products = static_cast<double>(rows_of(order.front())) *
                                 static_cast<double>(visibility_.sequence(order.front()).keys) *
                                 static_cast<double>(shape_.dim + shape_.dim_v);
@@ -85,9 +102,11 @@ private:
             PackedTiles<Acc> packed(slots, key_size_, value_size_);
             for (int64_t at = begin; at < end; ++at) {
                 const int64_t b = order[static_cast<size_t>(at / shape_.kv_heads)];
-                const Unit unit{b, at % shape_.kv_heads, packed_tiles(b) == 0 ? kUnpacked : 0};
-                for (int64_t tile = 0; tile < packed_tiles(b); ++tile)
-                    pack(unit, tile, packed.slot(tile));
+                const TileRange tiles = packed_tiles(b);
+                const Unit unit{b, at % shape_.kv_heads, tiles.count() == 0 ? kUnpacked : 0,
+                                tiles.first};
+                for (int64_t tile = tiles.first; tile < tiles.last; ++tile)
+                    pack(unit, tile, packed.slot(tile - tiles.first));
                 for (int64_t tile = 0; tile < ceil_div(rows_of(b), tile_rows_); ++tile)
                     run_tile(unit, tile, packed);
             }
@@ -103,14 +122,15 @@ private:
         Work work;
         std::optional<PackedTiles<Acc>> packed;
         for (const int64_t b : order) {
-            const int64_t key_tiles = packed_tiles(b);
+            const TileRange tiles = packed_tiles(b);
             for (int64_t h = 0; h < shape_.kv_heads; ++h) {
-                const bool full =
-                    work.tiles() >= (work.slots() + key_tiles > slots ? int64_t{8} * num_threads()
-                                                                      : kTilesTogether);
+                const bool full = work.tiles() >= (work.slots() + tiles.count() > slots
+                                                       ? int64_t{8} * num_threads()
+                                                       : kTilesTogether);
                 if (full) run(work, packed);
-                const int64_t slot = key_tiles == 0 ? kUnpacked : work.slots();
-                work.add({b, h, slot}, key_tiles, ceil_div(rows_of(b), tile_rows_));
+                const int64_t slot = tiles.count() == 0 ? kUnpacked : work.slots();
+                work.add({b, h, slot, tiles.first}, tiles.count(),
+                         ceil_div(rows_of(b), tile_rows_));
             }
         }
         run(work, packed);
@@ -282,7 +302,8 @@ private:
         }
 
         for (int64_t number = some.first / tile_keys_; number * tile_keys_ < some.last; ++number) {
-            const PackedTile<Acc> slot = packs_here ? own : packed.slot(unit.slot + number);
+            const PackedTile<Acc> slot =
+                packs_here ? own : packed.slot(unit.slot + number - unit.first_tile);
             if (packs_here) pack(unit, number, slot);
             const int64_t start = number * tile_keys_;
             const int64_t length = visibility_.length(unit.sequence);
@@ -355,6 +376,7 @@ private:
     int64_t tile_keys_;
     int64_t key_size_;
     int64_t value_size_;
+    std::vector<TileRange> packed_;  // of each sequence
 };
 
 }  // namespace

@@ -42,7 +42,8 @@ private:
 struct Unit {
     int64_t sequence;
     int64_t kv_head;
-    int64_t slot;  // of its first packed key tile, or kUnpacked
+    int64_t slot;        // of its first packed key tile, or kUnpacked
+    int64_t first_tile;  // the number of that tile
 };
 inline constexpr int64_t kUnpacked = -1;
 
@@ -60,7 +61,7 @@ struct Work {
     void add(const Unit& unit, int64_t key_count, int64_t query_count) {
         const auto number = static_cast<int64_t>(units.size());
         units.push_back(unit);
-        for (int64_t i = 0; i < key_count; ++i) key_tiles.push_back({number, i});
+        for (int64_t i = 0; i < key_count; ++i) key_tiles.push_back({number, unit.first_tile + i});
         // The last query tile sees most under causal order: longest first.
         for (int64_t i = query_count; i-- > 0;) query_tiles.push_back({number, i});
     }

@@ -74,6 +74,8 @@ std::vector<int64_t> checked_bounds(Named argument, Named tokens) {
     }
     const int64_t total = tokens.tensor.shape[0];
     std::vector<int64_t> bounds;
+    // At once: a broadcast view may have more of them than fit the memory.
+    bounds.reserve(static_cast<size_t>(tensor.shape[0]));
     for (int64_t i = 0; i < tensor.shape[0]; ++i) {
         bounds.push_back(integer_at(tensor.data, tensor.dtype, i * tensor.strides[0]));
         const int64_t bound = bounds.back();
@@ -158,10 +160,11 @@ std::vector<Sequence> packed_sequences(const Inputs& inputs, const ConstTensor& 
 
 ResultSpec result_of_attention_varlen(const Inputs& inputs, const std::vector<Sequence>& sequences,
                                       const Options& options) {
-    const Shape shape = shape_of(inputs, sequences);
+    const int64_t total = inputs.query.shape[0];
+    Shape shape = shape_of(inputs, sequences);
+    shape.queries = total;
     check_size(shape);
     check_softcap(kFunction, options.softcap, inputs.query.dtype);
-    const int64_t total = inputs.query.shape[0];
     const Sizes rows{shape.heads, total};
     check_scale(kFunction, options.scale, rows, 0,
                 broadcasts_to(options.scale.values, 2, rows.shape), "(heads, queries)");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -13,6 +14,19 @@ namespace slipstick::bind {
 
 inline void bind_attention(py::module_& module) {
     namespace attention = cpu::attention;
+
+    // The shape of anybody's array, where Python cannot ask for it.
+    module.def(
+        "shape",
+        [](const std::string& function, const std::string& argument, py::object object) {
+            const Array array(function.c_str(), argument.c_str(), object);
+            const ConstTensor& tensor = array.tensor();
+            py::tuple shape(tensor.rank);
+            for (int axis = 0; axis < tensor.rank; ++axis)
+                shape[static_cast<size_t>(axis)] = tensor.shape[axis];
+            return shape;
+        },
+        py::arg("function"), py::arg("argument"), py::arg("array"));
 
     // Returns (out, lse, entropy, max_logit), the last three None unless asked for.
     module.def(

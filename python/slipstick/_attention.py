@@ -11,7 +11,7 @@ import numpy as np
 
 from slipstick import _cpu
 from slipstick._arrays import framework_of
-from slipstick._numbers import is_number, to_float
+from slipstick._numbers import given, is_number, to_float
 from slipstick.scales import LogN, Scale
 
 __all__ = ["AttentionStats", "attention", "softmax"]
@@ -220,25 +220,31 @@ def _lowered(function: str, scale: Any, query: Any) -> tuple[str, Any]:
     if isinstance(scale, Scale):
         if query is None:
             return _lower(scale, None)
-        shape = tuple(getattr(query, "shape", ()))
-        # Without columns all scores are 0, whatever lambda is.
-        return _lower(scale, max(1, *map(int, shape[-1:]), 1))
+        return _lower(scale, _columns(function, query))
     if is_number(scale) and not isinstance(scale, np.inexact):
         return "given", np.asarray(to_float(scale))
     if isinstance(scale, (type(None), bool, str, bytes, list, tuple, dict, type)):
-        given = repr(scale) if isinstance(scale, (bool, str)) else type(scale).__name__
+        shown = given(scale) if isinstance(scale, (bool, str)) else type(scale).__name__
         if isinstance(scale, type):
-            given = f"the class {scale.__name__}"
+            shown = f"the class {scale.__name__}"
         raise TypeError(
             f"{function}: `scale` must be an object of slipstick.scales, a number or an array, "
-            f"got {given}"
+            f"got {shown}"
         )
     return "given", scale
 
 
+def _columns(function: str, query: Any) -> int:
+    """Return the head dimension; 1 for 0 columns, whose scores are 0 whatever lambda is."""
+    shape = getattr(query, "shape", None)
+    if not isinstance(shape, tuple):  # of an array that offers DLPack alone
+        shape = _cpu.shape(function, "query", query)
+    return max([1, *map(int, shape[-1:])])
+
+
 def _flag(function: str, name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{function}: `{name}` must be True or False, got {value!r}")
+        raise TypeError(f"{function}: `{name}` must be True or False, got {given(value)}")
     return bool(value)
 
 
@@ -247,19 +253,19 @@ def _window(function: str, window: Any) -> tuple[int, int]:
         return -1, -1
     expected = f"{function}: `window` must be None or (left, right), each None or an int >= -1"
     if not isinstance(window, (tuple, list)):
-        raise TypeError(f"{expected}, got {window!r}")
+        raise TypeError(f"{expected}, got {given(window)}")
     if len(window) != 2:
-        raise ValueError(f"{expected}, got {window!r}")
+        raise ValueError(f"{expected}, got {given(window)}")
     sides = []
     for side in window:
         if isinstance(side, bool):
-            raise TypeError(f"{expected}, got {window!r}")
+            raise TypeError(f"{expected}, got {given(window)}")
         try:
             number = -1 if side is None else operator.index(side)
         except TypeError:
-            raise TypeError(f"{expected}, got {window!r}") from None
+            raise TypeError(f"{expected}, got {given(window)}") from None
         if number < -1:
-            raise ValueError(f"{expected}, got {window!r}")
+            raise ValueError(f"{expected}, got {given(window)}")
         sides.append(min(number, _FURTHEST))
     return sides[0], sides[1]
 
@@ -270,10 +276,10 @@ def _softcap(function: str, softcap: Any) -> float:
         return 0.0
     expected = f"{function}: `softcap` must be None or a finite number above 0"
     if not is_number(softcap):
-        raise TypeError(f"{expected}, got {softcap!r}")
+        raise TypeError(f"{expected}, got {given(softcap)}")
     number = to_float(softcap)
     if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{expected}, got {softcap!r}")
+        raise ValueError(f"{expected}, got {given(softcap)}")
     return number
 
 
@@ -291,6 +297,6 @@ def _integers(function: str, name: str, value: Any) -> Any:
             array = array.astype(np.int64)
     if array is None or array.dtype.kind not in "iu":
         raise TypeError(
-            f"{function}: `{name}` must be an integer or an array of integers, got {value!r}"
+            f"{function}: `{name}` must be an integer or an array of integers, got {given(value)}"
         )
     return array

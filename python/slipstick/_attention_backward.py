@@ -10,6 +10,7 @@ from slipstick._arrays import framework_of
 from slipstick._attention import (
     _LOGN,
     AttentionStats,
+    _columns,
     _flag,
     _integers,
     _lowered,
@@ -154,7 +155,7 @@ def attention_backward(
             float(grad_scale) if values is not scale else scale_framework.finish(grad_scale)
         )
     elif learns:
-        grad_scale = _of_parameters(scale, grad_scale, int(query.shape[-1]))
+        grad_scale = _of_parameters(scale, grad_scale, _columns(_NAME, query))
     return AttentionGrads(d_query, d_key, d_value, grad_scale)
 
 

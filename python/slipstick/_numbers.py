@@ -22,8 +22,9 @@ def to_float(value: Any) -> float:
 
 
 def given(value: object, show: Callable[[Any], str] = repr) -> str:
-    """Return what an error message shows of a value: its repr, or str, on one line."""
+    """Return what an error message shows of a value: its repr, or str, on one line, cut if long."""
     try:
-        return " ".join(show(value).split())
+        text = " ".join(show(value).split())
+        return text if len(text) <= 200 else f"{text[:197]}..."
     except ValueError:  # an int of more than 4300 digits, which Python does not print
         return f"{type(value).__name__} of too many digits"

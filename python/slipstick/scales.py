@@ -211,8 +211,9 @@ class Temperature(Scale):
 
     def __post_init__(self) -> None:
         _finite("Temperature", "beta", self.beta)
-        _integer("Temperature", "length", self.length, at_least=1)
-        _integer("Temperature", "offset", self.offset, at_least=0)
+        for name, least in (("length", 1), ("offset", 0)):
+            number = _integer("Temperature", name, getattr(self, name), at_least=least)
+            object.__setattr__(self, name, number)  # an int whatever integer was given: hashable
 
     def _lower(self, dim: int | None) -> tuple[str, NDArray[np.float64]]:
         return "temperature", _rows(self.beta, self.length, self.offset, 1.0 / _root(dim))
