@@ -25,8 +25,7 @@ SLIPSTICK_INLINE AccOf<T> widened(T value) {
 template <class T>
 SLIPSTICK_INLINE Vec<AccOf<T>> load_widened(const T* source) {
     if constexpr (sizeof(T) == 2) {
-        return widen(__builtin_convertvector(load<VecLike<uint16_t, float>>(source), Vec<uint32_t>),
-                     T{});
+        return widen(zero_extend(load<VecLike<uint16_t, float>>(source)), T{});
     } else {
         return load<Vec<T>>(source);
     }

@@ -26,10 +26,11 @@ void pack_row(const void* row, int64_t stride, int64_t dim, AccOf<T>* packed) {
 
 constexpr Fetch kNothing = {};
 
+// Into the second cache: the first is full of the step's own lines.
 SLIPSTICK_INLINE void fetch_line(const Fetch& fetch, int64_t line) {
     if (line >= fetch.lines) return;
     const char* const start = fetch.data + line * fetch.step;
-    for (int64_t byte = 0; byte < fetch.bytes; byte += 64) __builtin_prefetch(start + byte);
+    for (int64_t byte = 0; byte < fetch.bytes; byte += 64) __builtin_prefetch(start + byte, 0, 2);
 }
 
 // --- Scores ---

@@ -361,6 +361,17 @@ SLIPSTICK_INLINE Vec<T> tanh(Vec<T> x) {
 
 // --- 16-bit floats ---
 
+// 16-bit lanes as wider ones. Written out: GCC 12 converts halves and joins them.
+SLIPSTICK_INLINE Vec<uint32_t> zero_extend(VecLike<uint16_t, float> pattern) {
+#if defined(__AVX512F__)
+    return (Vec<uint32_t>)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)pattern);
+#elif defined(__AVX2__)
+    return (Vec<uint32_t>)_mm256_cvtepu16_epi32((__m128i)pattern);
+#else
+    return __builtin_convertvector(pattern, Vec<uint32_t>);
+#endif
+}
+
 // The values of 16-bit patterns in wider lanes.
 SLIPSTICK_INLINE Vec<float> widen(Vec<uint32_t> pattern, BFloat16) {
     return bit_cast<Vec<float>>(pattern << 16);
