@@ -113,6 +113,16 @@ def test_jax():
     np.testing.assert_array_equal(np.asarray(out), want)
 
 
+def test_jax_refuses_statistics_before_out_is_written():
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(True):
+        wide = jax.numpy.asarray(inputs(1, 2, 2, 9, 9, 8, 8, np.float64)[0])
+    out = np.full(wide.shape, 7.0)
+    with pytest.raises(TypeError, match="must have dtype float64, which jax gives only with"):
+        slipstick.attention(wide, wide, wide, out=out, return_stats=True)
+    np.testing.assert_array_equal(out, 7)
+
+
 def test_agrees_with_torch_where_torch_has_the_same():
     torch = pytest.importorskip("torch")
     arrays = inputs(2, 4, 4, 70, 70, 32, 32, np.float32)

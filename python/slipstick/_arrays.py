@@ -52,19 +52,27 @@ def _torch_empty(shape: tuple[int, ...], dtype: str) -> Any:
         raise MemoryError(f"torch has no memory for a {dtype} result of shape {shape}") from error
 
 
-def _jax_finish(array: Any) -> Any:
+def _jax_empty(shape: tuple[int, ...], dtype: str) -> Any:
+    """Return NumPy's memory, which jax takes over, unless jax would not keep the dtype."""
     import jax
 
+    array = _numpy_empty(shape, dtype)
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         raise TypeError(
             f"slipstick: the result must have dtype {array.dtype}, which jax gives only with "
             "jax_enable_x64, got a configuration without it"
         )
+    return array
+
+
+def _jax_finish(array: Any) -> Any:
+    import jax
+
     return jax.numpy.asarray(array)
 
 
 _NUMPY = Framework(_numpy_empty, _itself)
-_JAX = Framework(_numpy_empty, _jax_finish, mutable=False)
+_JAX = Framework(_jax_empty, _jax_finish, mutable=False)
 # By the first part of the name of the module that defines the array's type.
 _FRAMEWORKS = {
     "numpy": _NUMPY,
