@@ -259,10 +259,11 @@ private:
     bool has_few_rows() const { return rows_ <= kFewRows; }
     void pack_few_queries(const Head& head, Acc* lines) const {
         for (int64_t row = 0; row < rows_; ++row) {
-            few_rows_.pack_query(
-                query_.address(head.number / shape_.kv_heads, packer_.head_of(head.number, row),
-                               packer_.query_of(row), int64_t{0}),
-                query_.strides[3], shape_.dim, lines + row * few_rows_.width(shape_.dim));
+            few_rows_.pack_query(query_.address(head.number / shape_.kv_heads,
+                                                shape_.head_of(head.number % shape_.kv_heads, row),
+                                                shape_.query_of(row), int64_t{0}),
+                                 query_.strides[3], shape_.dim,
+                                 lines + row * few_rows_.width(shape_.dim));
         }
     }
     void score_few_rows(const Head& head, int64_t first_key, Workspace& own) const {
@@ -302,8 +303,9 @@ private:
             for (int64_t row = 0; row < of_rows.count; ++row) {
                 const int64_t at = number * tile_rows_ + row;
                 shows |= visibility_.fill_bias(
-                    head.number / shape_.kv_heads, packer_.head_of(head.number, at),
-                    packer_.query_of(at), tile.start + step.begin, tile.start + step.end,
+                    head.number / shape_.kv_heads,
+                    shape_.head_of(head.number % shape_.kv_heads, at), shape_.query_of(at),
+                    tile.start + step.begin, tile.start + step.end,
                     own.bias + row / lanes * lanes * (step.end - step.begin) + row % lanes, lanes);
             }
             if (!shows) return;
@@ -342,8 +344,8 @@ private:
         std::array<void*, kPanels * kMostLanes> grad_rows;
         for (int64_t row = 0; row < tile.count; ++row) {
             const int64_t at = number * tile_rows_ + row;
-            const int64_t h = packer_.head_of(head.number, at);
-            const int64_t i = packer_.query_of(at);
+            const int64_t h = shape_.head_of(head.number % shape_.kv_heads, at);
+            const int64_t i = shape_.query_of(at);
             grad_rows[static_cast<size_t>(row)] = grad_query_.address(b, h, i, int64_t{0});
             if (grad_factor_ == nullptr) continue;
             const Acc* const own = turned + row / lanes * lanes * turned_ + row % lanes;

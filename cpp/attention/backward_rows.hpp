@@ -56,13 +56,6 @@ public:
         return tile_rows_ * (shape_.dim + shape_.dim_v + line_ + line_v_ + 4);
     }
 
-    // Rows as in the forward pass: of one kv head, in the order of their queries, the heads of a
-    // group side by side.
-    int64_t head_of(int64_t head, int64_t row) const {
-        return head % shape_.kv_heads * shape_.group() + row % shape_.group();
-    }
-    int64_t query_of(int64_t row) const { return row / shape_.group(); }
-
     // Fills tile `number` of a head; `memory` has room for tile_size() elements.
     void pack(int64_t head, int64_t number, Acc* memory, PackedRows<Acc>& tile) const {
         const int64_t lanes = kernels_.lanes;
@@ -90,8 +83,8 @@ public:
         std::array<const void*, kPanels * kMostLanes> grad_rows{};
         for (int64_t row = 0; row < tile.count; ++row) {
             const int64_t at = number * tile_rows_ + row;
-            const int64_t h = head_of(head, at);
-            const int64_t i = query_of(at);
+            const int64_t h = shape_.head_of(head % shape_.kv_heads, at);
+            const int64_t i = shape_.query_of(at);
             const Acc row_lse = *lse_.template at<Acc>(b, h, i);
             // A row without a key, in this call or in all calls that its statistics come from.
             const bool empty = visibility_.visible(b, h, i) == 0 ||

@@ -89,15 +89,10 @@ private:
         int64_t part;
     };
 
-    // Rows of a key head: the heads of its group side by side, in the order of the queries.
-    int64_t head_of(const Unit& unit, int64_t row) const {
-        return unit.kv_head * shape_.group() + row % shape_.group();
-    }
-    int64_t query_of(int64_t row) const { return row / shape_.group(); }
     void* row_address(const View<4>& view, const Unit& unit, int64_t row) const {
         const Sequence& own = visibility_.sequence(unit.sequence);
-        return view.address(own.batch, head_of(unit, row), own.first_query + query_of(row),
-                            int64_t{0});
+        return view.address(own.batch, shape_.head_of(unit.kv_head, row),
+                            own.first_query + shape_.query_of(row), int64_t{0});
     }
     RowState<Acc>& state(const Unit& unit, int64_t part, int64_t row) {
         return states_[static_cast<size_t>(unit.first_state + part * unit.rows + row)];
@@ -143,8 +138,9 @@ private:
             const auto slot = static_cast<size_t>(row);
             kernels_.pack_query(row_address(query_, unit, row), query_.strides[3], shape_.dim,
                                 query + row * query_width_);
-            factors[slot] = numbers_.factor(unit.sequence, head_of(unit, row), query_of(row));
-            ranges[slot] = visibility_.range(unit.sequence, query_of(row));
+            factors[slot] = numbers_.factor(unit.sequence, shape_.head_of(unit.kv_head, row),
+                                            shape_.query_of(row));
+            ranges[slot] = visibility_.range(unit.sequence, shape_.query_of(row));
             if (ranges[slot].last > 0) first = std::min(first, ranges[slot].first);
             last = std::max(last, ranges[slot].last);
             state(unit, part, row) = {-std::numeric_limits<Acc>::infinity(), 0, 0};
@@ -187,8 +183,8 @@ private:
             if (step.first >= step.last) continue;
             Acc* const weights = scores + row * kStepKeys;
             if (visibility_.has_mask()) {
-                if (!visibility_.fill_bias(unit.sequence, head_of(unit, row), query_of(row), start,
-                                           start + keys, bias, 1))
+                if (!visibility_.fill_bias(unit.sequence, shape_.head_of(unit.kv_head, row),
+                                           shape_.query_of(row), start, start + keys, bias, 1))
                     continue;
                 std::fill(bias + keys, bias + kStepKeys, Acc{0});
                 step.bias = bias;
@@ -247,8 +243,8 @@ private:
             total = {maximum, own_factor * total.sum + other_factor * other.sum,
                      own_moment + other_moment};
         }
-        const int64_t h = head_of(unit, row);
-        const int64_t i = query_of(row);
+        const int64_t h = shape_.head_of(unit.kv_head, row);
+        const int64_t i = shape_.query_of(row);
         const bool empty = visibility_.visible(unit.sequence, h, i) == 0;
         if (numbers_.has_stats()) {
             numbers_.write_stats(unit.sequence, h, i, empty, total.maximum, total.sum,

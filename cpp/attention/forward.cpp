@@ -195,12 +195,6 @@ private:
         KeyRange all;   // keys that all rows see
     };
 
-    // Query rows of one kv head, in the order of their queries, the heads of a group side by side:
-    // rows of a tile then see nearly the same keys, and few queries still fill the lanes.
-    int64_t head_of(const Unit& unit, int64_t row) const {
-        return unit.kv_head * shape_.group() + row % shape_.group();
-    }
-    int64_t query_of(int64_t row) const { return row / shape_.group(); }
     int64_t rows_of(int64_t sequence) const {
         return shape_.group() * visibility_.sequence(sequence).queries;
     }
@@ -257,8 +251,8 @@ private:
         std::array<const void*, kMostLanes> query_rows{};
         for (int64_t lane = 0; lane < lanes; ++lane) {
             const int64_t at = row + std::min(lane, count - 1);
-            const int64_t h = head_of(unit, at);
-            const int64_t i = query_of(at);
+            const int64_t h = shape_.head_of(unit.kv_head, at);
+            const int64_t i = shape_.query_of(at);
             const KeyRange seen = visibility_.range(b, i);
             arrays.first[lane] = seen.first;
             arrays.last[lane] = seen.last;
@@ -341,8 +335,9 @@ private:
         bool shows = false;
         for (int64_t lane = 0; lane < kernels_.lanes; ++lane) {
             const int64_t row = panel.row + std::min(lane, panel.count - 1);
-            shows |= visibility_.fill_bias(unit.sequence, head_of(unit, row), query_of(row), first,
-                                           last, bias + lane, kernels_.lanes);
+            shows |= visibility_.fill_bias(unit.sequence, shape_.head_of(unit.kv_head, row),
+                                           shape_.query_of(row), first, last, bias + lane,
+                                           kernels_.lanes);
         }
         return shows;
     }
@@ -350,8 +345,8 @@ private:
     void finish(const Unit& unit, TilePanel& panel) const {
         const int64_t b = unit.sequence;
         for (int64_t lane = 0; lane < panel.count; ++lane) {
-            const int64_t h = head_of(unit, panel.row + lane);
-            const int64_t i = query_of(panel.row + lane);
+            const int64_t h = shape_.head_of(unit.kv_head, panel.row + lane);
+            const int64_t i = shape_.query_of(panel.row + lane);
             const bool empty = visibility_.visible(b, h, i) == 0;
             if (numbers_.has_stats()) {
                 numbers_.write_stats(b, h, i, empty, panel.arrays.maximum[lane],

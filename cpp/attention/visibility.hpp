@@ -20,6 +20,13 @@ struct Shape {
     int64_t dim_v;
 
     int64_t group() const { return kv_heads == 0 ? 1 : heads / kv_heads; }
+    // Rows of scores are counted within a key head, in the order of their queries with the heads of
+    // the group side by side: neighbours then see nearly the same keys, and few queries still fill
+    // the lanes.
+    int64_t head_of(int64_t kv_head, int64_t row) const {
+        return kv_head * group() + row % group();
+    }
+    int64_t query_of(int64_t row) const { return row / group(); }
 };
 
 // The sizes of inputs that result_of_attention has accepted.
