@@ -1,6 +1,6 @@
 // Attention's products for bfloat16 where the level has a dot product of pairs: 32-bit lanes hold
 // two neighbours along the sum, the first in the low half, and one instruction adds both products
-// to a float32. Included by kernels.simd.cpp at such levels alone.
+// to a float32. Included by kernels.simd.cpp and its microbenchmark, at such levels alone.
 //
 // Products are exact. The instruction rounds to nearest even and takes subnormal numbers, as
 // operands, weights and sums, for 0, whatever the thread's mode: what is below 2^-126 does not

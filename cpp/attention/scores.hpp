@@ -1,4 +1,4 @@
-// From products q k to weights e^(s - m), for one panel of rows. Included by kernels.simd.cpp.
+// From products q k to weights e^(s - m), for one panel of rows. Included by *.simd.cpp alone.
 #pragma once
 
 #include "attention/kernels.hpp"
