@@ -292,13 +292,26 @@ def test_refused_device():
         multiply(OnAnotherDevice(), A)
 
 
-def test_a_failing_dlpack_method_is_the_callers_error():
+def test_a_failing_dlpack_method_is_named():
+    """As of a deleted or a traced jax array."""
+
     class Broken:
         def __dlpack__(self, **options):
-            raise BufferError("no memory to show")
+            raise BufferError("no memory to show\nin two lines")
 
-    with pytest.raises(BufferError, match="no memory to show"):
+    message = (
+        r"^multiply: `a` must give its memory by __dlpack__, got a Broken that says: no memory to "
+        r"show$"
+    )
+    with pytest.raises(ValueError, match=message):
         multiply(Broken(), A)
+
+    class Interrupted:
+        def __dlpack__(self, **options):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        multiply(Interrupted(), A)
 
     class NoCapsule:
         def __dlpack__(self, **options):

@@ -222,12 +222,17 @@ REFUSALS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"key_lengths": 1.5},
         TypeError,
-        r"`key_lengths` must be an integer or an array of integers, got 1.5",
+        r"`key_lengths` must be an integer or an array of integers, of at most 64 bits, got 1.5",
     ),
     (
         {"key_lengths": True},
         TypeError,
-        r"`key_lengths` must be an integer or an array of integers, got True",
+        r"`key_lengths` must be an integer or an array of integers, of at most 64 bits, got True",
+    ),
+    (
+        {"key_lengths": 2**63},
+        ValueError,
+        r"`key_lengths` must be from 0 to 7, got 9223372036854775808",
     ),
     ({"key_lengths": [1.0, 2.0]}, TypeError, r"`key_lengths` must be an integer or an array"),
     ({"key_lengths": [[1], [2, 3]]}, TypeError, r"`key_lengths` must be an integer or an array"),
@@ -257,7 +262,11 @@ REFUSALS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ),
     ({"key_lengths": [10**5000]}, TypeError, r"`key_lengths` must be .* got list of too many"),
     ({"n_keys": 2**70}, TypeError, r"`n_keys` must be an integer"),
-    ({"n_keys": 2.0}, TypeError, r"`n_keys` must be an integer or an array of integers, got 2.0"),
+    (
+        {"n_keys": 2.0},
+        TypeError,
+        r"`n_keys` must be an integer or an array of integers, of at most 64 bits, got 2.0",
+    ),
     ({"n_keys": np.ones(2, np.float32)}, TypeError, r"`n_keys` must be integer, got float32"),
     (
         {"n_keys": [1, 2, 3]},

@@ -155,7 +155,8 @@ def test_large_scores_are_those_of_the_forward_pass(dtype, rows, strided, isa):
     key = key if strided else np.ascontiguousarray(key)
     value, grad = np.ones((1, 4), dtype), np.ones((rows, 4), dtype)
     out, stats = slipstick.attention(query, key, value, scale=1.0, return_stats=True)
-    grads = slipstick.attention_backward(grad, query, key, value, out, stats, scale=1.0)
+    grads = slipstick.attention_backward(grad, query, key, value, out, stats, scale=np.float64(1.0))
+    assert type(grads.scale) is float  # of NumPy's numbers as of Python's
     np.testing.assert_array_equal(grads.value, np.full((1, 4), rows, dtype))
 
 

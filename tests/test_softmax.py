@@ -248,7 +248,7 @@ REFUSALS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ),
     ({"axis": 3}, ValueError, r"`axis` must be from -3 to 2 for `scores` of shape .*, got 3"),
     ({"axis": -4}, ValueError, r"`axis` must be from -3 to 2 for `scores` .*, got -4"),
-    ({"axis": 2**70}, ValueError, r"`axis` must be from -3 to 2"),
+    ({"axis": 2**70}, ValueError, r"`axis` must be one of the axes of `scores`, got 11805916207"),
     ({"axis": 1.0}, TypeError, r"softmax: `axis` must be an int, got float"),
     ({"axis": None}, TypeError, r"`axis` must be an int, got NoneType"),
     ({"axis": True}, TypeError, r"`axis` must be an int, got bool"),

@@ -60,7 +60,7 @@ inline void check_integers(const char* function, Named argument, bool shape_fits
             const int64_t number = integer_at(view.data, view.dtype, view.offset(i, j));
             if (number >= 0 && number <= highest) continue;
             refuse_value(function, "`", argument.name, "` must be from 0 to ", highest, ", got ",
-                         number);
+                         integer_text(view.data, view.dtype, view.offset(i, j)));
         }
     }
 }

@@ -87,7 +87,8 @@ std::vector<int64_t> checked_bounds(Named argument, Named tokens) {
         }
         if (bound > total) {
             refuse_value(kFunction, "`", argument.name, "` must stay within the ", total,
-                         " tokens of `", tokens.name, "`, got ", bound);
+                         " tokens of `", tokens.name, "`, got ",
+                         integer_text(tensor.data, tensor.dtype, i * tensor.strides[0]));
         }
     }
     if (bounds.back() != total) {

@@ -58,6 +58,11 @@ int64_t integer_at(const void* data, Dtype dtype, int64_t index) {
         });
 }
 
+std::string integer_text(const void* data, Dtype dtype, int64_t index) {
+    return dtype == Dtype::kUInt64 ? std::to_string(static_cast<const uint64_t*>(data)[index])
+                                   : std::to_string(integer_at(data, dtype, index));
+}
+
 std::vector<Sequence> sequences_of(const Shape& shape) {
     std::vector<Sequence> sequences(static_cast<size_t>(shape.batch));
     for (int64_t b = 0; b < shape.batch; ++b)

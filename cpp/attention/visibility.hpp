@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "attention/attention.hpp"
@@ -38,6 +39,8 @@ struct KeyRange {  // first <= j < last; empty ranges are 0, 0
 };
 
 int64_t integer_at(const void* data, Dtype dtype, int64_t index);
+// The same integer for a message, beyond int64's range too.
+std::string integer_text(const void* data, Dtype dtype, int64_t index);
 
 // The sequences of a batch: all as long as each other, each at an index of the batch axis.
 std::vector<Sequence> sequences_of(const Shape& shape);

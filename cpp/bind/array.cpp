@@ -114,6 +114,16 @@ bool says(py::handle object, const char* name) {
     return PyObject_IsTrue(answer.ptr()) == 1;
 }
 
+py::object dlpack_capsule(py::handle object) {
+    const py::object method = object.attr("__dlpack__");
+    try {
+        return method(py::arg("max_version") = py::make_tuple(1, 3));
+    } catch (py::error_already_set& error) {
+        if (!error.matches(PyExc_TypeError)) throw;
+        return method();  // written before DLPack 1.0
+    }
+}
+
 }  // namespace
 
 Array::Array(const char* function, const char* argument, py::handle object)
@@ -215,12 +225,14 @@ bool Array::load_exchange(py::handle object) {
 
 bool Array::load_capsule(py::handle object) {
     if (!py::hasattr(object, "__dlpack__")) return false;
-    const py::object method = object.attr("__dlpack__");
     try {
-        owner_ = method(py::arg("max_version") = py::make_tuple(1, 3));
+        owner_ = dlpack_capsule(object);
     } catch (py::error_already_set& error) {
-        if (!error.matches(PyExc_TypeError)) throw;
-        owner_ = method();  // written before DLPack 1.0
+        // A deleted array, a traced one, one on a device that does not export.
+        if (!error.matches(PyExc_Exception)) throw;
+        const std::string reason = py::str(error.value()).cast<std::string>();
+        refuse_value(function_, "`", argument_, "` must give its memory by __dlpack__, got a ",
+                     type_name(object), " that says: ", reason.substr(0, reason.find('\n')));
     }
     if (PyCapsule_IsValid(owner_.ptr(), "dltensor_versioned")) {
         const auto* managed = static_cast<const dlpack::ManagedTensorVersioned*>(

@@ -46,6 +46,8 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
             std::rethrow_exception(pointer);
         } catch (const slipstick::TypeError& error) {
             py::set_error(PyExc_TypeError, error.what());
+        } catch (const std::bad_alloc&) {
+            py::set_error(PyExc_MemoryError, "slipstick: no memory for what this call works with");
         }
     });
     slipstick::cpu::init_level_from_environment();

@@ -103,7 +103,8 @@ def attention(
     Raises
     ------
     TypeError, ValueError
-        For arguments that do not fit; nothing is written then.
+        For arguments that do not fit, a view at an address that is no multiple of its element size
+        among them; nothing is written then.
 
     Notes
     -----
@@ -205,7 +206,8 @@ def softmax(
     except TypeError:
         name = type(axis).__name__
         raise TypeError(f"softmax: `axis` must be an int, got {name}") from None
-    axis = max(-_FURTHEST, min(axis, _FURTHEST))
+    if abs(axis) > _FURTHEST:
+        raise ValueError(f"softmax: `axis` must be one of the axes of `scores`, got {given(axis)}")
     return framework.finish(_cpu.softmax(scores, law, values, axis, out, framework.empty))
 
 
@@ -297,6 +299,7 @@ def _integers(function: str, name: str, value: Any) -> Any:
             array = array.astype(np.int64)
     if array is None or array.dtype.kind not in "iu":
         raise TypeError(
-            f"{function}: `{name}` must be an integer or an array of integers, got {given(value)}"
+            f"{function}: `{name}` must be an integer or an array of integers, of at most 64 bits, "
+            f"got {given(value)}"
         )
     return array

@@ -17,6 +17,7 @@ from slipstick._attention import (
     _softcap,
     _window,
 )
+from slipstick._numbers import is_number
 from slipstick.scales import Scale, SSMax, Su
 
 __all__ = ["AttentionGrads", "attention_backward"]
@@ -150,10 +151,7 @@ def attention_backward(
     )
     d_query, d_key, d_value = map(framework.finish, grads)
     if not isinstance(scale, Scale):
-        # A plain number became an array of no axes on its way in.
-        grad_scale = (
-            float(grad_scale) if values is not scale else scale_framework.finish(grad_scale)
-        )
+        grad_scale = float(grad_scale) if is_number(scale) else scale_framework.finish(grad_scale)
     elif learns:
         grad_scale = _of_parameters(scale, grad_scale, _columns(_NAME, query))
     return AttentionGrads(d_query, d_key, d_value, grad_scale)
