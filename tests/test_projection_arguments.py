@@ -140,7 +140,7 @@ NUMERIC = "`x` must have a real numeric dtype in native byte order"
             X,
             {"kind": "gauss"},
             ValueError,
-            "`kind` must be 'rademacher' or 'gaussian', got 'gauss'",
+            "`kind` must be 'rademacher', 'gaussian' or 'sparse', got 'gauss'",
         ),
         (X, {"kind": 3}, TypeError, "`kind` must be a str, got int"),
         (X, {"density": 0.5}, ValueError, "`density` must be None for kind 'rademacher', got 0.5"),
@@ -233,7 +233,11 @@ TEN = slice(10)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"kind": "srht"}, ValueError, "`kind` must be 'rademacher' or 'gaussian', got 'srht'"),
+        (
+            {"kind": "srht"},
+            ValueError,
+            "`kind` must be 'rademacher', 'gaussian' or 'sparse', got 'srht'",
+        ),
         ({"kind": None}, TypeError, "`kind` must be a str, got NoneType"),
         ({"seed": 2**64}, ValueError, f"`seed` must be between 0 and 2**64 - 1, got {2**64}"),
         ({"density": 1}, ValueError, "`density` must be None for kind 'gaussian', got 1"),

@@ -14,9 +14,10 @@ inline void bind_projection(py::module_& module) {
     module.def(
         "project",
         [](py::object x, int64_t n_components, std::string_view kind, uint64_t seed,
-           uint64_t first_feature, py::object out, py::object empty) {
+           uint32_t threshold, double scale, uint64_t first_feature, py::object out,
+           py::object empty) {
             const Array input("project", "x", x);
-            const projection::Law law{projection::kind_of("project", kind), seed};
+            const projection::Law law{projection::kind_of("project", kind), seed, threshold, scale};
             const Result result(
                 "project", out, empty,
                 projection::result_of_project(input.tensor(), n_components, first_feature),
@@ -26,21 +27,22 @@ inline void bind_projection(py::module_& module) {
             return result.object();
         },
         py::arg("x"), py::arg("n_components"), py::arg("kind"), py::arg("seed"),
-        py::arg("first_feature"), py::arg("out"), py::arg("empty"));
+        py::arg("threshold"), py::arg("scale"), py::arg("first_feature"), py::arg("out"),
+        py::arg("empty"));
 
     // Fills `out`, a float64 array (rows, columns).
     module.def(
         "projection_block",
-        [](std::string_view kind, uint64_t seed, uint64_t first_row, uint64_t first_column,
-           double scale, py::object out) {
+        [](std::string_view kind, uint64_t seed, uint32_t threshold, double scale,
+           uint64_t first_row, uint64_t first_column, py::object out) {
             const Array result("block", "out", out);
-            const projection::Law law{projection::kind_of("block", kind), seed};
+            const projection::Law law{projection::kind_of("block", kind), seed, threshold, scale};
             const Tensor target = result.writable();
             check_dtype("block", {"out", target}, target.dtype == Dtype::kFloat64, "float64");
-            without_gil([&] { projection::block(law, first_row, first_column, scale, target); });
+            without_gil([&] { projection::block(law, first_row, first_column, target); });
         },
-        py::arg("kind"), py::arg("seed"), py::arg("first_row"), py::arg("first_column"),
-        py::arg("scale"), py::arg("out"));
+        py::arg("kind"), py::arg("seed"), py::arg("threshold"), py::arg("scale"),
+        py::arg("first_row"), py::arg("first_column"), py::arg("out"));
 
     // The definitions of one block of bits and of one Gaussian entry, for the tests.
     module.def(

@@ -12,6 +12,7 @@ namespace slipstick::projection {
 // Word 3 of the counter: a purpose, and in the last byte the version of its law.
 inline constexpr uint32_t kRademacherTag = 0x52414400;
 inline constexpr uint32_t kGaussianTag = 0x47415500;
+inline constexpr uint32_t kSparseTag = 0x53505200;
 
 // Ops names the types and the operations that + - * / < ?: do not cover:
 //   Float, Bits             float and uint32_t, or vectors of them

@@ -15,7 +15,7 @@ using PackRowsFn = void (*)(const void* source, const int64_t* row_offsets, int6
 
 // Fills right panels with the entries of `count` components from `component` on (a multiple of
 // Product::generate_columns) and of `depth` features from `feature` on. Padding as above.
-using GenerateFn = void (*)(uint64_t seed, uint64_t feature, uint64_t component, int64_t count,
+using GenerateFn = void (*)(const Law& law, uint64_t feature, uint64_t component, int64_t count,
                             int64_t depth, void* packed);
 
 struct Product {

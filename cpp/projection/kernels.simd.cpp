@@ -2,72 +2,20 @@
 
 #include <type_traits>
 
-#include "core/philox.hpp"
 #include "core/simd.hpp"
 #include "core/tile.hpp"
 #include "projection/gaussian.hpp"
+#include "projection/streams.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
 
+using projection::Law;
 using projection::Product;
 using slipstick::projection::gaussian_from_bits;
 using slipstick::projection::kGaussianTag;
 using slipstick::projection::kRademacherTag;
-
-// --- Philox ---
-
-// One 32-bit word a 64-bit lane, in its low half: what the widening multiplication reads and
-// writes. The high halves hold anything.
-using Word = Vec<uint64_t>;
-constexpr int kWordLanes = kLanes<uint64_t>;
-SLIPSTICK_INLINE Word lane_numbers() {
-    Word numbers;
-    for (int lane = 0; lane < kWordLanes; ++lane) numbers[lane] = static_cast<uint64_t>(lane);
-    return numbers;
-}
-
-struct RoundKeys {
-    Word key0[kPhiloxRounds];
-    Word key1[kPhiloxRounds];
-
-    SLIPSTICK_INLINE explicit RoundKeys(uint64_t seed) {
-        auto low = static_cast<uint32_t>(seed);
-        auto high = static_cast<uint32_t>(seed >> 32);
-        for (int round = 0; round < kPhiloxRounds; ++round) {
-            key0[round] = broadcast(uint64_t{low});
-            key1[round] = broadcast(uint64_t{high});
-            low += kPhiloxIncrement0;
-            high += kPhiloxIncrement1;
-        }
-    }
-};
-
-// Independent blocks that are computed side by side: the ten rounds of one are a chain of about 65
-// cycles, which leaves the units idle two thirds of the time.
-constexpr int kSideBySide = 2;
-
-struct Words {
-    Word word[4][kSideBySide];
-};
-
-SLIPSTICK_INLINE void philox(Words& blocks, const RoundKeys& keys) {
-    const Word multiplier0 = broadcast(uint64_t{kPhiloxMultiplier0});
-    const Word multiplier1 = broadcast(uint64_t{kPhiloxMultiplier1});
-    auto& c = blocks.word;
-#pragma GCC unroll 10
-    for (int round = 0; round < kPhiloxRounds; ++round) {
-#pragma GCC unroll 2
-        for (int b = 0; b < kSideBySide; ++b) {
-            const Word product0 = multiply_low_halves(multiplier0, c[0][b]);
-            const Word product1 = multiply_low_halves(multiplier1, c[2][b]);
-            c[0][b] = (product1 >> 32) ^ c[1][b] ^ keys.key0[round];
-            c[2][b] = (product0 >> 32) ^ c[3][b] ^ keys.key1[round];
-            c[1][b] = product1;
-            c[3][b] = product0;
-        }
-    }
-}
+using slipstick::projection::kSparseTag;
 
 // --- Rademacher ---
 
@@ -84,14 +32,14 @@ SLIPSTICK_INLINE Vec<T> signs(uint32_t bits, Vec<typename BitsOf<T>::Unsigned> m
 }
 
 template <class T>
-void generate_signs(uint64_t seed, uint64_t feature, uint64_t component, int64_t count,
+void generate_signs(const Law& law, uint64_t feature, uint64_t component, int64_t count,
                     int64_t depth, void* packed) {
     using Lane = typename BitsOf<T>::Unsigned;
     constexpr int width = kTileColumns<T>;
     static_assert(32 % width == 0, "a panel reads its bits from one word");
     constexpr int64_t strip = 64;  // features whose words wait on the stack: 2 KiB
     static_assert(strip % (kSideBySide * kWordLanes) == 0);
-    const RoundKeys keys(seed);
+    const RoundKeys keys(law.seed);
     const Word tag = broadcast(uint64_t{kRademacherTag});
     Vec<Lane> first_masks[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) {
@@ -138,12 +86,12 @@ void generate_signs(uint64_t seed, uint64_t feature, uint64_t component, int64_t
     }
 }
 
-// --- Gaussian ---
+// --- Gaussian and sparse ---
 
 // Word i & 3 of the block at counter (i >> 2, lo j, hi j) gives entry (i, j): one vector of blocks
 // makes as many components as a float32 panel is wide.
-constexpr int kGaussianColumns = 4 * kWordLanes;
-static_assert(kGaussianColumns == kTileColumns<float>);
+constexpr int kWordColumns = 4 * kWordLanes;
+static_assert(kWordColumns == kTileColumns<float>);
 
 struct VectorOps {
     using Float = Vec<float>;
@@ -161,9 +109,26 @@ struct VectorOps {
     }
 };
 
-SLIPSTICK_INLINE Vec<float> gaussian(Word words) {
-    return gaussian_from_bits<VectorOps>(bit_cast<Vec<uint32_t>>(words));
-}
+struct GaussianEntries {
+    static constexpr uint32_t kTag = kGaussianTag;
+    SLIPSTICK_INLINE explicit GaussianEntries(const Law&) {}
+    SLIPSTICK_INLINE Vec<float> operator()(Word words) const {
+        return gaussian_from_bits<VectorOps>(bit_cast<Vec<uint32_t>>(words));
+    }
+};
+
+struct SparseEntries {
+    static constexpr uint32_t kTag = kSparseTag;
+    SLIPSTICK_INLINE explicit SparseEntries(const Law& law)
+        : last(broadcast(static_cast<int32_t>(law.threshold - 1))) {}
+    SLIPSTICK_INLINE Vec<float> operator()(Word words) const {
+        const auto word = bit_cast<Vec<uint32_t>>(words);
+        const Vec<float> sign = bit_cast<Vec<float>>((word << 31) | bits::of(1.0f));
+        return bit_cast<Vec<int32_t>>(word >> 1) <= last ? sign : Vec<float>{};
+    }
+
+    Vec<int32_t> last;  // the largest of the 31-bit numbers that say "not 0"
+};
 
 SLIPSTICK_INLINE void store_widened(double* target, Vec<float> value) {
     float lanes[kLanes<float>];
@@ -172,16 +137,17 @@ SLIPSTICK_INLINE void store_widened(double* target, Vec<float> value) {
         target[lane] = static_cast<double>(lanes[lane]);
 }
 
-template <class T>
-void generate_gaussians(uint64_t seed, uint64_t feature, uint64_t component, int64_t count,
-                        int64_t depth, void* packed) {
+template <class T, class Entries>
+void generate_from_words(const Law& law, uint64_t feature, uint64_t component, int64_t count,
+                         int64_t depth, void* packed) {
     constexpr int width = kTileColumns<T>;
-    const RoundKeys keys(seed);
-    for (int64_t first = 0; first < count; first += kGaussianColumns) {
+    const RoundKeys keys(law.seed);
+    const Entries entries(law);
+    for (int64_t first = 0; first < count; first += kWordColumns) {
         const Word groups =
             broadcast((component + static_cast<uint64_t>(first)) / 4) + lane_numbers();
         T* const target = static_cast<T*>(packed) + first * depth;
-        const bool has_second_half = first + kGaussianColumns / 2 < count;
+        const bool has_second_half = first + kWordColumns / 2 < count;
         for (int64_t k0 = 0; k0 < depth; k0 += kSideBySide) {
             Words blocks;
             for (int b = 0; b < kSideBySide; ++b) {
@@ -189,19 +155,19 @@ void generate_gaussians(uint64_t seed, uint64_t feature, uint64_t component, int
                 blocks.word[0][b] = groups;
                 blocks.word[1][b] = broadcast(j);
                 blocks.word[2][b] = broadcast(j >> 32);
-                blocks.word[3][b] = broadcast(uint64_t{kGaussianTag});
+                blocks.word[3][b] = broadcast(uint64_t{Entries::kTag});
             }
             philox(blocks, keys);
             // Lane g of `front` is words 0 and 1 of block g, of `back` words 2 and 3.
-            Vec<float> z[kSideBySide][2];
+            Vec<float> made[kSideBySide][2];
             for (int b = 0; b < kSideBySide; ++b) {
                 const Word front = (blocks.word[0][b] & 0xffffffffu) | (blocks.word[1][b] << 32);
                 const Word back = (blocks.word[2][b] & 0xffffffffu) | (blocks.word[3][b] << 32);
-                z[b][0] = gaussian(interleave_low(front, back));
-                z[b][1] = gaussian(interleave_high(front, back));
+                made[b][0] = entries(interleave_low(front, back));
+                made[b][1] = entries(interleave_high(front, back));
             }
             for (int64_t k = k0; k < depth && k < k0 + kSideBySide; ++k) {
-                const Vec<float>* row = z[k - k0];
+                const Vec<float>* row = made[k - k0];
                 if constexpr (sizeof(T) == sizeof(float)) {
                     store(target + k * width, row[0]);
                     store(target + k * width + kLanes<float>, row[1]);
@@ -262,8 +228,8 @@ void pack_rows(const void* source, const int64_t* row_offsets, int64_t depth_str
 
 // --- The products ---
 
-// x times +-1 is exact, so that it makes no difference whether the sum is fused: FastMac spares v2,
-// which has no fma, the one in software.
+// x times +-1 or 0 is exact, so that it makes no difference whether the sum is fused: FastMac
+// spares v2, which has no fma, the one in software.
 template <class T>
 constexpr Product kSignProduct = {
     .matmul = kMatmulKernel<FastMac<SumOf<T>>>,
@@ -276,8 +242,16 @@ template <class T>
 constexpr Product kGaussianProduct = {
     .matmul = kMatmulKernel<ExactMac<SumOf<T>>>,
     .pack_rows = &pack_rows<T>,
-    .generate = &generate_gaussians<SumOf<T>>,
-    .generate_columns = kGaussianColumns,
+    .generate = &generate_from_words<SumOf<T>, GaussianEntries>,
+    .generate_columns = kWordColumns,
+};
+
+template <class T>
+constexpr Product kSparseProduct = {
+    .matmul = kMatmulKernel<FastMac<SumOf<T>>>,
+    .pack_rows = &pack_rows<T>,
+    .generate = &generate_from_words<SumOf<T>, SparseEntries>,
+    .generate_columns = kWordColumns,
 };
 
 template <class Maker>
@@ -290,7 +264,8 @@ constexpr PerDtype<const Product*> every_dtype(Maker maker) {
 
 const projection::Kernels projection_kernels = {
     .product = {every_dtype([]<class T>() { return &kSignProduct<T>; }),
-                every_dtype([]<class T>() { return &kGaussianProduct<T>; })},
+                every_dtype([]<class T>() { return &kGaussianProduct<T>; }),
+                every_dtype([]<class T>() { return &kSparseProduct<T>; })},
 };
 
 }  // namespace slipstick::cpu::SLIPSTICK_LEVEL

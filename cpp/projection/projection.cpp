@@ -1,7 +1,6 @@
 #include "projection/projection.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/error.hpp"
 #include "core/store.hpp"
@@ -72,7 +71,8 @@ private:
 Kind kind_of(const char* function, std::string_view name) {
     if (name == "rademacher") return Kind::kRademacher;
     if (name == "gaussian") return Kind::kGaussian;
-    refuse_value(function, "`kind` must be 'rademacher' or 'gaussian', got '", name, "'");
+    if (name == "sparse") return Kind::kSparse;
+    refuse_value(function, "`kind` must be 'rademacher', 'gaussian' or 'sparse', got '", name, "'");
 }
 
 ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature) {
@@ -96,7 +96,6 @@ void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const
     const Product& product = *product_of(law.kind, x.dtype);
     const int64_t feature_stride = x.strides[x.rank - 1];
     const int64_t n_components = out.shape[out.rank - 1];
-    const double scale = 1 / std::sqrt(static_cast<double>(n_components));
     const Rows x_rows(x);
     const Rows out_rows(out);
     const MatmulProblem problem{
@@ -129,7 +128,7 @@ void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const
             }
         },
         [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
-            product.generate(law.seed, first_feature + static_cast<uint64_t>(k),
+            product.generate(law, first_feature + static_cast<uint64_t>(k),
                              static_cast<uint64_t>(column), columns, depth, packed);
         },
         [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const void* acc,
@@ -140,13 +139,12 @@ void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const
                                         n_components,         stride,    out.strides[out.rank - 1]};
                     store_scaled(static_cast<const char*>(acc) +
                                      (start - row) * acc_stride * product.matmul.acc_bytes,
-                                 acc_stride, length, columns, scale, target, 0, column);
+                                 acc_stride, length, columns, law.scale, target, 0, column);
                 });
         });
 }
 
-void block(const Law& law, uint64_t first_row, uint64_t first_column, double scale,
-           const Tensor& out) {
+void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out) {
     const Product& product = *product_of(law.kind, Dtype::kFloat64);
     const int64_t width = product.generate_columns;
     const int64_t panel = product.matmul.tile_columns;
@@ -164,7 +162,7 @@ void block(const Law& law, uint64_t first_row, uint64_t first_column, double sca
             const int64_t origin = task / strips * width - skipped;  // row of `out`, maybe negative
             const int64_t column = task % strips * kDepthBlock;
             const int64_t depth = std::min(kDepthBlock, columns - column);
-            product.generate(law.seed, first_column + static_cast<uint64_t>(column),
+            product.generate(law, first_column + static_cast<uint64_t>(column),
                              first_row + static_cast<uint64_t>(origin), width, depth, panels.as());
             const int64_t last = std::min(width, rows - origin);
             for (int64_t i = std::max<int64_t>(0, -origin); i < last; ++i) {
@@ -172,7 +170,7 @@ void block(const Law& law, uint64_t first_row, uint64_t first_column, double sca
                 double* line =
                     out.as<double>() + (origin + i) * out.strides[0] + column * out.strides[1];
                 for (int64_t k = 0; k < depth; ++k)
-                    line[k * out.strides[1]] = entries[k * panel] * scale;
+                    line[k * out.strides[1]] = entries[k * panel] * law.scale;
             }
         }
     });

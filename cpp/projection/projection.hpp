@@ -1,6 +1,6 @@
-// The projection family on the CPU: y = A x / sqrt(k) with a random matrix A that is never stored.
-// Entry (i, j), component i and feature j, is a pure function of (kind, seed, i, j); README.md has
-// the contract.
+// The projection family on the CPU: y = A x with a random matrix A that is never stored. Entry
+// (i, j), component i and feature j, is a pure function of (kind, seed, i, j); README.md has the
+// contract.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,18 @@
 
 namespace slipstick::cpu::projection {
 
-enum class Kind : int { kRademacher, kGaussian };
-inline constexpr int kKindCount = 2;
+enum class Kind : int { kRademacher, kGaussian, kSparse };
+inline constexpr int kKindCount = 3;
 
-// "rademacher" or "gaussian"; throws std::invalid_argument for another name.
+// "rademacher", "gaussian" or "sparse"; throws std::invalid_argument for another name.
 Kind kind_of(const char* function, std::string_view name);
 
 // Which matrix.
 struct Law {
     Kind kind;
     uint64_t seed;
+    uint32_t threshold;  // kSparse: an entry is not 0 iff its word's upper 31 bits are below
+    double scale;        // of the entries 0, +-1 and z
 };
 
 // x (..., n_features) of any dtype gives (..., n_components) of the same, or of float64 for
@@ -30,8 +32,7 @@ ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_
 // Column 0 of x is feature first_feature. Infinities and NaNs propagate.
 void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out);
 
-// out[i][j] = A[first_row + i][first_column + j] * scale, float64, from the generator of project.
-void block(const Law& law, uint64_t first_row, uint64_t first_column, double scale,
-           const Tensor& out);
+// out[i][j] = A[first_row + i][first_column + j], float64, from the generator of project.
+void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out);
 
 }  // namespace slipstick::cpu::projection

@@ -100,6 +100,8 @@ def project(
     n_components: int,
     kind: str,
     seed: int,
+    threshold: int,
+    scale: float,
     first_feature: int,
     out: Any,
     empty: Empty,
@@ -166,7 +168,13 @@ def merge_attention(
 ) -> tuple[Any, Any, Any, Any]: ...
 def softmax(scores: Any, law: str, scale: Any, axis: int, out: Any, empty: Empty) -> Any: ...
 def projection_block(
-    kind: str, seed: int, first_row: int, first_column: int, scale: float, out: Any
+    kind: str,
+    seed: int,
+    threshold: int,
+    scale: float,
+    first_row: int,
+    first_column: int,
+    out: Any,
 ) -> None: ...
 def philox4x32(c0: int, c1: int, c2: int, c3: int, seed: int) -> tuple[int, int, int, int]: ...
 def gaussian_from_bits(word: int) -> float: ...

@@ -17,6 +17,7 @@ _PHILOX_INCREMENTS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
 _LOW = np.uint64(0xFFFFFFFF)
 _RADEMACHER_TAG = 0x52414400
 _GAUSSIAN_TAG = 0x47415500
+_SPARSE_TAG = 0x53505200
 
 
 def philox4x32(counter: ArrayLike, key: ArrayLike) -> NDArray[np.uint32]:
@@ -58,13 +59,20 @@ def _indices(part: slice) -> Array:
 
 
 def block(
-    kind: str, seed: int, rows: slice, cols: slice, *, n_components: int | None = None
+    kind: str,
+    seed: int,
+    rows: slice,
+    cols: slice,
+    *,
+    n_components: int | None = None,
+    density: float | None = None,
 ) -> NDArray[np.float64]:
-    """Return any (rows, cols) of the random matrix A, times 1/sqrt(n_components) if it is given.
+    """Return any (rows, cols) of the random matrix A, scaled if `n_components` is given.
 
     Row i is a component, column j a feature; every entry is a function of (seed, i, j) alone.
     "rademacher": 1 - 2 * bit, one bit an entry. "gaussian": `gaussian_from_bits`, one word an
-    entry.
+    entry. "sparse": one word an entry, its upper 31 bits against floor(density 2^31 + 1/2), bit 0
+    the sign. The scale is 1/sqrt(n_components), "sparse": sqrt(1/density)/sqrt(n_components).
 
     >>> block("rademacher", 7, slice(0, 8), slice(0, 1))[:, 0].astype(int).tolist()
     [-1, -1, 1, 1, -1, 1, -1, -1]
@@ -76,9 +84,17 @@ def block(
         entries = 1.0 - 2.0 * bits
     elif kind == "gaussian":
         entries = gaussian_from_bits(_words(_GAUSSIAN_TAG, seed, i, j)).astype(np.float64)
+    elif kind == "sparse":
+        assert density is not None
+        words = _words(_SPARSE_TAG, seed, i, j)
+        entries = np.where(words >> 1 < int(density * 2**31 + 0.5), 1.0 - 2.0 * (words & 1), 0.0)
     else:
-        raise ValueError(f'block: `kind` must be "rademacher" or "gaussian", got {kind!r}')
-    return np.asarray(entries if n_components is None else entries * (1 / np.sqrt(n_components)))
+        raise ValueError(f"block: `kind` must be one of the family's, got {kind!r}")
+    return np.asarray(entries if n_components is None else entries * _scale(n_components, density))
+
+
+def _scale(n_components: int, density: float | None) -> float:
+    return float(np.sqrt(1 / density if density else 1) / np.sqrt(n_components))
 
 
 def project(
@@ -87,9 +103,10 @@ def project(
     *,
     kind: str = "rademacher",
     seed: int = 0,
+    density: float | None = None,
     first_feature: int = 0,
 ) -> NDArray[np.float64]:
-    """Multiply x (..., features) by A^T / sqrt(n_components), to (..., n_components).
+    """Multiply x (..., features) by the scaled A^T, to (..., n_components).
 
     The scale keeps squared norms on average. `first_feature` is the global index of column 0 of x.
 
@@ -98,8 +115,8 @@ def project(
     """
     x = np.asarray(x).astype(np.float64)
     columns = slice(first_feature, first_feature + x.shape[-1])
-    entries = block(kind, seed, slice(0, n_components), columns)
-    return np.asarray((x @ entries.T) * (1 / np.sqrt(n_components)))
+    entries = block(kind, seed, slice(0, n_components), columns, density=density)
+    return np.asarray((x @ entries.T) * _scale(n_components, density))
 
 
 def min_dim(

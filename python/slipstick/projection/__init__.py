@@ -1,0 +1,13 @@
+"""Random projection by a matrix that is never stored.
+
+``y = A x / sqrt(k)`` with a random k x d matrix A keeps squared norms on average, and by the lemma
+of Johnson and Lindenstrauss (1984) k of order ``ln N / eps**2`` keeps all distances among N points
+within a factor 1 +- eps. Every entry of A is a pure function of (kind, seed, component, feature),
+made from the counter-based generator Philox4x32-10 inside the kernel that uses it: the matrix takes
+no memory, and it is the same for every thread count, instruction set, batch and chunk.
+"""
+
+from slipstick.projection._min_dim import min_dim
+from slipstick.projection._project import block, project
+
+__all__ = ["block", "min_dim", "project"]

@@ -1,0 +1,164 @@
+"""The product with a random matrix, and the matrix itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slipstick import _cpu
+from slipstick._arrays import framework_of
+from slipstick.projection._arguments import index, integer
+from slipstick.projection._law import COMPONENT_BITS, components, law_of
+
+__all__ = ["block", "project"]
+
+
+def project(
+    x: Any,
+    n_components: int,
+    *,
+    kind: str = "rademacher",
+    seed: int = 0,
+    density: float | None = None,
+    first_feature: int = 0,
+    out: Any = None,
+) -> Any:
+    """Project the last axis of an array onto `n_components` random directions.
+
+    Parameters
+    ----------
+    x : array of shape (..., n_features)
+        Floats (float32, float64, float16, bfloat16), integers or bools, of any strides, read in
+        place.
+    n_components : int
+        The number of components k, at least 1.
+    kind : str
+        "rademacher": entries +1 or -1; the variance of ``|y|**2 / |x|**2`` is at most 2/k.
+        "gaussian": standard normal entries of 24 bits with ``|z| <= 6.34``; the variance is 2/k.
+        "sparse": entries +1 or -1 with probability `density`, else 0, divided by the square root of
+        `density`; on spiky vectors the variance is up to ``(1 / density - 1) / k``.
+    seed : int
+        From 0 to 2**64 - 1. It names the matrix; a larger k appends rows to it.
+    density : float, optional
+        For "sparse" alone, where None means ``1 / sqrt(n_features)``, as in scikit-learn, and is
+        refused unless `first_feature` is 0: a chunk is not as wide as the whole.
+    first_feature : int
+        The global index of column 0 of `x`: projections of column chunks add up to that of the
+        whole, to rounding. ``first_feature + n_features`` may reach 2**64.
+    out : array, optional
+        Where to write; of the result's shape and dtype, sharing no memory with `x`.
+
+    Returns
+    -------
+    array of shape (..., n_components)
+        ``A x / sqrt(k)`` in the framework and dtype of `x` (float64 for integers), or `out`. Sums
+        are float32 (float64 for float64), scaled and rounded once; a sum beyond the float range is
+        infinite. Infinities and NaNs propagate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit; nothing is written then.
+
+    Notes
+    -----
+    A result depends on neither threads, instruction set nor batch, to the last bit: within each
+    block of 256 features (by global index) a sum is one chain of fused multiply-adds, and the
+    blocks are added in order. Source: D. Achlioptas, "Database-friendly random projections", 2003,
+    for random signs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import slipstick
+    >>> x = np.zeros(1000, np.float32)
+    >>> x[3] = 2
+    >>> y = slipstick.projection.project(x, 16, seed=7)
+    >>> y[:4]
+    array([ 0.5,  0.5,  0.5, -0.5], dtype=float32)
+    >>> float(np.linalg.norm(y))  # signs keep the norm of a vector with one nonzero
+    2.0
+    """
+    n_components = components("project", kind, n_components)
+    first_feature = integer("project", "first_feature", first_feature, 0, 64)
+    width = None
+    if kind == "sparse" and density is None and first_feature == 0:
+        # Arrays without axes or features are refused below.
+        width = max([1, *_cpu.shape("project", "x", x)[-1:]])
+    law = law_of("project", kind, seed, n_components, density, width)
+    framework = framework_of("project", x, out)
+    return framework.finish(
+        _cpu.project(x, n_components, *law, first_feature, out, framework.empty)
+    )
+
+
+def block(
+    kind: str,
+    seed: int,
+    rows: slice,
+    cols: slice,
+    *,
+    n_components: int | None = None,
+    density: float | None = None,
+) -> NDArray[np.float64]:
+    """Return a part of the random matrix behind `project`.
+
+    Parameters
+    ----------
+    kind, seed, density
+        As for `project`; "sparse" needs a density.
+    rows, cols : slice
+        Components and features, without a step; a start that is None means 0. A stop is needed, but
+        for rows when `n_components` is given.
+    n_components : int, optional
+        If given, the entries are scaled as `project` scales, and rows end there. If not, they are
+        +-1, 0 or standard normal.
+
+    Returns
+    -------
+    ndarray of float64, shape (rows, columns)
+        Equal to the same part of any larger block.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit.
+
+    Examples
+    --------
+    >>> import slipstick
+    >>> slipstick.projection.block("rademacher", 7, slice(4), slice(2**40, 2**40 + 2))
+    array([[ 1.,  1.],
+           [ 1.,  1.],
+           [-1., -1.],
+           [-1.,  1.]])
+    """
+    if n_components is not None:
+        n_components = components("block", kind, n_components)
+    law = law_of("block", kind, seed, n_components, density, None)
+    row, n_rows = _range("rows", rows, COMPONENT_BITS[law.kind], n_components)
+    col, n_cols = _range("cols", cols, 64, None)
+    entries = np.empty((n_rows, n_cols))
+    _cpu.projection_block(*law, row, col, entries)
+    return entries
+
+
+def _range(name: str, part: slice, bits: int, length: int | None) -> tuple[int, int]:
+    """Return the first index and the number of indices of a slice."""
+    if not isinstance(part, slice):
+        raise TypeError(f"block: `{name}` must be a slice, got {type(part).__name__}")
+    if part.step is not None and part.step != 1:
+        raise ValueError(f"block: `{name}` must have no step, got {part}")
+    stop = length if part.stop is None else part.stop
+    if stop is None:
+        raise ValueError(f"block: `{name}` must have a stop, got {part}")
+    first, end = index(0 if part.start is None else part.start), index(stop)
+    if first is None or end is None:
+        raise TypeError(f"block: `{name}` must be a slice of ints, got {part}")
+    last, text = (1 << bits, f"2**{bits}") if length is None else (length, f"n_components={length}")
+    if not (0 <= first <= last and 0 <= end <= last):
+        raise ValueError(f"block: `{name}` must lie between 0 and {text}, got {part}")
+    # An empty slice may start at the end, which is no index.
+    return (first, end - first) if end > first else (0, 0)
