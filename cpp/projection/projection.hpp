@@ -21,8 +21,8 @@ Kind kind_of(const char* function, std::string_view name);
 struct Law {
     Kind kind;
     uint64_t seed;
-    uint32_t threshold;  // kSparse: an entry is not 0 iff its word's upper 31 bits are below
-    double scale;        // of the entries 0, +-1 and z
+    uint32_t threshold = 0;  // kSparse: an entry is not 0 iff its word's upper 31 bits are below
+    double scale = 1;        // of the entries 0, +-1 and z
 };
 
 // x (..., n_features) of any dtype gives (..., n_components) of the same, or of float64 for
