@@ -6,6 +6,7 @@
 #include "bind/call.hpp"
 #include "core/philox.hpp"
 #include "projection/gaussian.hpp"
+#include "projection/hadamard.hpp"
 #include "projection/projection.hpp"
 
 namespace slipstick::bind {
@@ -66,6 +67,18 @@ inline void bind_projection(py::module_& module) {
             without_gil([&] { projection::block(law, first_row, first_column, target); });
         },
         py::arg("law"), py::arg("first_row"), py::arg("first_column"), py::arg("out"));
+
+    module.def(
+        "hadamard",
+        [](py::object x, int64_t axis, py::object out, py::object empty) {
+            const Array input("hadamard", "x", x);
+            const Result result("hadamard", out, empty,
+                                projection::result_of_hadamard(input.tensor(), axis),
+                                {{"x", input.tensor()}}, true);
+            without_gil([&] { projection::hadamard(input.tensor(), axis, result.tensor()); });
+            return result.object();
+        },
+        py::arg("x"), py::arg("axis"), py::arg("out"), py::arg("empty"));
 
     // The definitions of one block of bits and of one Gaussian entry, for the tests.
     module.def(
