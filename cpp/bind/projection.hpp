@@ -6,6 +6,7 @@
 #include "projection/gaussian.hpp"
 #include "projection/hadamard.hpp"
 #include "projection/projection.hpp"
+#include "projection/rotate.hpp"
 
 namespace slipstick::bind {
 
@@ -56,6 +57,21 @@ inline void bind_projection(py::module_& module) {
             return result.object();
         },
         py::arg("x"), py::arg("axis"), py::arg("out"), py::arg("empty"));
+
+    module.def(
+        "rotate",
+        [](py::object x, uint64_t seed, int64_t rounds, bool inverse, py::object out,
+           py::object empty) {
+            const Array input("rotate", "x", x);
+            const Result result("rotate", out, empty, projection::result_of_rotate(input.tensor()),
+                                {{"x", input.tensor()}}, true);
+            without_gil([&] {
+                projection::rotate(input.tensor(), seed, rounds, inverse, result.tensor());
+            });
+            return result.object();
+        },
+        py::arg("x"), py::arg("seed"), py::arg("rounds"), py::arg("inverse"), py::arg("out"),
+        py::arg("empty"));
 
     // The definitions of one block of bits and of one Gaussian entry, for the tests.
     module.def(

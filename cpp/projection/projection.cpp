@@ -5,6 +5,7 @@
 #include "core/error.hpp"
 #include "core/store.hpp"
 #include "projection/kernels.hpp"
+#include "projection/srht.hpp"
 
 namespace slipstick::cpu::projection {
 namespace {
@@ -72,7 +73,9 @@ Kind kind_of(const char* function, std::string_view name) {
     if (name == "rademacher") return Kind::kRademacher;
     if (name == "gaussian") return Kind::kGaussian;
     if (name == "sparse") return Kind::kSparse;
-    refuse_value(function, "`kind` must be 'rademacher', 'gaussian' or 'sparse', got '", name, "'");
+    if (name == "srht") return Kind::kSrht;
+    refuse_value(function, "`kind` must be 'rademacher', 'gaussian', 'sparse' or 'srht', got '",
+                 name, "'");
 }
 
 ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature) {
@@ -93,6 +96,7 @@ ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_
 }
 
 void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out) {
+    if (law.kind == Kind::kSrht) return project_srht(x, law, first_feature, out);
     const Product& product = *product_of(law.kind, x.dtype);
     const int64_t feature_stride = x.strides[x.rank - 1];
     const int64_t n_components = out.shape[out.rank - 1];
@@ -145,6 +149,7 @@ void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const
 }
 
 void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out) {
+    if (law.kind == Kind::kSrht) return block_srht(law, first_row, first_column, out);
     const Product& product = *product_of(law.kind, Dtype::kFloat64);
     const int64_t width = product.generate_columns;
     const int64_t panel = product.matmul.tile_columns;

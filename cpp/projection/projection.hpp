@@ -11,10 +11,11 @@
 
 namespace slipstick::cpu::projection {
 
-enum class Kind : int { kRademacher, kGaussian, kSparse };
+// The first kKindCount are products with a matrix whose entries are independent.
+enum class Kind : int { kRademacher, kGaussian, kSparse, kSrht };
 inline constexpr int kKindCount = 3;
 
-// "rademacher", "gaussian" or "sparse"; throws std::invalid_argument for another name.
+// "rademacher", "gaussian", "sparse" or "srht"; throws std::invalid_argument for another name.
 Kind kind_of(const char* function, std::string_view name);
 
 // Which matrix.

@@ -10,8 +10,6 @@
 namespace slipstick::cpu::projection {
 namespace {
 
-// A row that stays in the second cache: 256 KiB.
-constexpr int64_t kMiddleBytes = 256 << 10;
 // What goes down the columns at once, 16 KiB and at least 128 bytes of a row.
 constexpr int64_t kTileBytes = 16 << 10;
 constexpr int64_t kTileRowBytes = 128;
@@ -81,6 +79,15 @@ void Transform::rows(const void* source, int64_t source_stride, void* target, in
             }
         });
         column_stages(to, length, to, length, length, near);
+    }
+}
+
+void Transform::copy_out(const void* source, void* target, int64_t target_stride,
+                         int64_t count) const {
+    if (target_stride == size()) return kernels_.copy_out(source, target, count * size());
+    for (int64_t i = 0; i < count; ++i) {
+        kernels_.copy_out(at(source, i * size() * item_), at(target, i * target_stride * item_),
+                          size());
     }
 }
 

@@ -9,7 +9,7 @@ from slipstick._numbers import given, is_number, to_float
 from slipstick.projection._arguments import integer
 
 # How many components the counter of each kind tells apart, as a power of two.
-COMPONENT_BITS = {"rademacher": 39, "gaussian": 34, "sparse": 34}
+COMPONENT_BITS = {"rademacher": 39, "gaussian": 34, "sparse": 34, "srht": 39}
 
 
 class Law(NamedTuple):
