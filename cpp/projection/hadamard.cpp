@@ -13,9 +13,6 @@ constexpr const char* kFunction = "hadamard";
 constexpr int64_t kGrain = 1 << 15;  // numbers a thread: 20 us or more
 // Numbers that wait while vectors whose neighbours are far apart are read side by side.
 constexpr int64_t kTogether = 1 << 18;
-constexpr int64_t kTile = 1 << 12;  // numbers of small vectors that are transformed at once
-// A result of so many bytes leaves no cache for what comes next: it goes past them.
-constexpr int64_t kPastCaches = 16 << 20;
 constexpr int64_t kMostTogether = 32;  // vectors: 64 bytes of the shortest type
 
 int checked_axis(const ConstTensor& x, int64_t axis) {
@@ -39,28 +36,7 @@ int adjacent_axis(const ConstTensor& x, const ConstTensor& out) {
 void transform_rows(const Transform& transform, const ConstTensor& x, int axis, const Tensor& out) {
     const VectorPairs vectors(x, out, axis);
     const int64_t item = transform.item();
-    const bool past_caches = transform.near() && out.data != x.data &&
-                             out.size() * item >= kPastCaches;
-    const int64_t tile = std::max<int64_t>(1, kTile / transform.size());
     const auto run = [&](int64_t begin, int64_t end) {
-        const Scratch scratch(past_caches ? tile * transform.size() * item : 0);
-        if (past_caches) {
-            vectors.for_each_run(
-                begin, end,
-                [&](int64_t source, int64_t target, int64_t count, int64_t source_stride,
-                    int64_t target_stride) {
-                    const char* from = x.as<char>() + source * item;
-                    char* to = out.as<char>() + target * item;
-                    for (int64_t i = 0; i < count; i += tile) {
-                        const int64_t used = std::min(tile, count - i);
-                        transform.rows(from + i * source_stride * item, source_stride,
-                                       scratch.as(), transform.size(), used);
-                        transform.copy_out(scratch.as(), to + i * target_stride * item,
-                                           target_stride, used);
-                    }
-                });
-            return;
-        }
         vectors.for_each_run(begin, end,
                              [&](int64_t source, int64_t target, int64_t count,
                                  int64_t source_stride, int64_t target_stride) {

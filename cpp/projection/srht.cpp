@@ -198,7 +198,7 @@ private:
 
 void project_srht(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out) {
     if (out.size() == 0) return;
-    if (x.dtype == Dtype::kFloat32 || item_size(x.dtype) == 2) {
+    if (computed_in_float(x.dtype)) {
         Sketch<float>(x, law, first_feature, out).run();
     } else {
         Sketch<double>(x, law, first_feature, out).run();

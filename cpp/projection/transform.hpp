@@ -9,6 +9,11 @@
 
 namespace slipstick::cpu::projection {
 
+// What numbers of a dtype are computed in: float, else double.
+constexpr bool computed_in_float(Dtype dtype) {
+    return dtype == Dtype::kFloat32 || dtype == Dtype::kFloat16 || dtype == Dtype::kBFloat16;
+}
+
 // -1 where n is not a power of two.
 int log2_exact(int64_t n);
 
@@ -49,9 +54,6 @@ private:
     std::array<int64_t, kMaxRank> target_{};
 };
 
-// A row that stays in the second cache: 256 KiB.
-inline constexpr int64_t kMiddleBytes = 256 << 10;
-
 // The transform of 2^log2n numbers of a dtype of the table's, without a scale, or orthonormal: a
 // factor 1/4 before the stages 0, 4, 8, ... (1/2 where two or three stages are left, none where one
 // is), and the square root of 1/2, rounded to the numbers' type, in the first factor where log2n is
@@ -71,10 +73,6 @@ public:
     // to split.
     void rows(const void* source, int64_t source_stride, void* target, int64_t target_stride,
               int64_t count, const uint32_t* signs = nullptr) const;
-    // Whether a vector fits the second cache, so that one sweep over memory does.
-    bool near() const { return size() * item_ <= kMiddleBytes; }
-    // `count` compact rows to memory that nobody reads soon.
-    void copy_out(const void* source, void* target, int64_t target_stride, int64_t count) const;
     // Down the columns of a matrix, split over the threads.
     void columns(const void* source, int64_t source_stride, void* target, int64_t target_stride,
                  int64_t columns) const {

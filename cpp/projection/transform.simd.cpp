@@ -1,7 +1,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "core/stream.hpp"
+#include "core/simd.hpp"
 #include "projection/streams.hpp"
 #include "projection/transform_kernels.hpp"
 
@@ -306,23 +306,6 @@ void columns(const void* source_data, int64_t source_stride, void* target_data,
         copy_row(scratch + i * width, target + i * target_stride, count);
 }
 
-template <class T>
-void copy_out(const void* source_data, void* target_data, int64_t count) {
-    const auto* source = static_cast<const T*>(source_data);
-    auto* target = static_cast<T*>(target_data);
-    int64_t i = 0;
-    // Whole lines alone: a part of one is written through the caches.
-    for (; i < count && (reinterpret_cast<uintptr_t>(target + i) & 63) != 0; ++i)
-        target[i] = source[i];
-    constexpr int64_t line = 64 / sizeof(T);
-    for (; i + line <= count; i += line) {
-        for (int64_t j = 0; j < line; j += kLanes<T>)
-            stream(target + i + j, load<Vec<T>>(source + i + j));
-    }
-    for (; i < count; ++i) target[i] = source[i];
-    stream_fence();
-}
-
 constexpr int kMixRows = 28;
 
 template <class T>
@@ -474,7 +457,6 @@ constexpr TransformKernels kTransform = {
     .columns = &columns<T>,
     .mix = &mix<T>,
     .flip = &flip<T>,
-    .copy_out = &copy_out<T>,
     .sample = &sample<T>,
     .lanes = kLanes<T>,
 };

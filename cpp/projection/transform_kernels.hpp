@@ -31,8 +31,6 @@ struct TransformKernels {
     void (*mix)(void* data, int64_t columns, int rows, const void* signs);
     // target[i] = -source[i] where bit i of `signs` is 1, else source[i].
     void (*flip)(const void* source, void* target, int64_t count, const uint32_t* signs);
-    // Copies past the caches, to what nobody reads soon.
-    void (*copy_out)(const void* source, void* target, int64_t count);
     // sums[i] += signs[i] * values[rows[i] & mask].
     void (*sample)(const void* values, const int32_t* rows, int32_t mask, const void* signs,
                    int64_t count, void* sums);
