@@ -10,14 +10,15 @@
 #include "core/store.hpp"
 #include "core/threads.hpp"
 #include "projection/csr_kernels.hpp"
+#include "projection/srht.hpp"
 
 namespace slipstick::cpu::projection {
 namespace {
 
-constexpr int64_t kTableBytes = 1 << 23;       // of slots that are alive at once
-constexpr int64_t kSumBytes = 1 << 24;         // of sums that wait for the next table
-constexpr int64_t kBatch = 2 * kSlotGroup;     // nonzeros whose slots a thread makes at once
-constexpr double kHitsDensity = 1.0 / 8;       // of kind sparse: above it all components are added
+constexpr int64_t kTableBytes = 1 << 23;    // of slots that are alive at once
+constexpr int64_t kSumBytes = 1 << 24;      // of sums that wait for the next table
+constexpr int64_t kBatch = 2 * kSlotGroup;  // nonzeros whose slots a thread makes at once
+constexpr double kHitsDensity = 1.0 / 8;    // of kind sparse: above it all components are added
 
 const CsrKernels& kernels() { return active_csr_kernels(); }
 
@@ -94,11 +95,12 @@ public:
                 offsets[i] = static_cast<uint32_t>(used);
                 const size_t room = used + static_cast<size_t>(components_);
                 if (hits.size() < room) hits.resize(2 * room);
-                int64_t made = kernels().make_sparse_hits(law_, features[i], components_,
-                                                          hits.data() + used);
+                int64_t made =
+                    kernels().make_sparse_hits(law_, features[i], components_, hits.data() + used);
                 // The padding's entries belong to no component.
-                while (made > 0 && static_cast<int64_t>(hits[used + static_cast<size_t>(made) - 1] >>
-                                                        1) >= law_.components) {
+                while (made > 0 &&
+                       static_cast<int64_t>(hits[used + static_cast<size_t>(made) - 1] >> 1) >=
+                           law_.components) {
                     --made;
                 }
                 used += static_cast<size_t>(made);
@@ -125,22 +127,6 @@ private:
     std::vector<std::vector<Hit>> hits_;  // by group
     std::vector<const Hit*> pointers_;
     std::vector<uint32_t> offsets_;
-};
-
-// Row starts and columns of either width.
-class Indices {
-public:
-    explicit Indices(const ConstTensor& tensor)
-        : data_(tensor.data), wide_(tensor.dtype == Dtype::kInt64) {}
-    int64_t operator[](int64_t i) const {
-        return wide_ ? static_cast<const int64_t*>(data_)[i] : static_cast<const int32_t*>(data_)[i];
-    }
-    const void* at(int64_t i) const { return static_cast<const char*>(data_) + i * (wide_ ? 8 : 4); }
-    bool wide() const { return wide_; }
-
-private:
-    const void* data_;
-    bool wide_;
 };
 
 // What one thread needs for a row.
@@ -188,9 +174,9 @@ public:
         const double cost = Slots::slot_cost(law_, components_);
         const double by_column =
             cost * static_cast<double>(x_.features) * static_cast<double>(supers) +
-            (tables == 1 ? 0
-                         : 0.3 * static_cast<double>(tables * components_) *
-                               static_cast<double>(x_.rows));
+            (tables == 1
+                 ? 0
+                 : 0.3 * static_cast<double>(tables * components_) * static_cast<double>(x_.rows));
         if (by_column >= cost * static_cast<double>(nonzeros)) {
             by_position();
         } else {
@@ -272,7 +258,7 @@ private:
                         if (!one_table) {
                             int64_t& cursor = cursors.as<int64_t>()[r];
                             if (b0 > 0) first = cursor;
-                            last = lower_bound(first, last, last_column);
+                            last = columns_.lower_bound(first, last, last_column);
                             cursor = last;
                             sums = waiting.as<char>() + r * row_bytes;
                         }
@@ -285,19 +271,6 @@ private:
                 });
             }
         }
-    }
-
-    // The first nonzero of [first, last) with a column of at least `column`.
-    int64_t lower_bound(int64_t first, int64_t last, int64_t column) const {
-        while (first < last) {
-            const int64_t middle = first + (last - first) / 2;
-            if (columns_[middle] < column) {
-                first = middle + 1;
-            } else {
-                last = middle;
-            }
-        }
-        return first;
     }
 
     int64_t block_of(int64_t nonzero) const { return (columns_[nonzero] + origin_) / kDepthBlock; }
@@ -397,12 +370,11 @@ bool check_csr(const char* function, const Csr& x) {
     const int64_t nonzeros = starts[x.rows] - starts[0];
     const int64_t grain = std::max<int64_t>(1, (1 << 16) * x.rows / (nonzeros + x.rows + 1));
     parallel_for(x.rows, grain, [&](int64_t begin, int64_t end) {
-        const Order order =
-            columns.wide()
-                ? order_of(x.columns.as<int64_t>(), x.row_starts.as<int64_t>(), begin, end,
-                           x.features)
-                : order_of(x.columns.as<int32_t>(), x.row_starts.as<int32_t>(), begin, end,
-                           x.features);
+        const Order order = columns.wide()
+                                ? order_of(x.columns.as<int64_t>(), x.row_starts.as<int64_t>(),
+                                           begin, end, x.features)
+                                : order_of(x.columns.as<int32_t>(), x.row_starts.as<int32_t>(),
+                                           begin, end, x.features);
         if (!order.in_range) in_range = false;
         if (!order.increasing) increasing = false;
     });
@@ -419,6 +391,7 @@ bool check_csr(const char* function, const Csr& x) {
 
 void project_csr(const Csr& x, const Law& law, uint64_t first_feature, const Tensor& out) {
     if (x.rows == 0) return;
+    if (law.kind == Kind::kSrht) return project_srht(x, law, first_feature, out);
     Projection(x, law, first_feature, out).run();
 }
 

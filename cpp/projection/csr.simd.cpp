@@ -40,7 +40,8 @@ void make_bits(const Law& law, const uint64_t* features, int64_t count, int64_t 
             }
             for (int64_t i = 0; i < used; ++i) {
                 uint32_t* const slot = slots + ((first + i) * sign_blocks + group) * 4;
-                for (int word = 0; word < 4; ++word) slot[word] = static_cast<uint32_t>(made[word][i]);
+                for (int word = 0; word < 4; ++word)
+                    slot[word] = static_cast<uint32_t>(made[word][i]);
             }
         }
     }
@@ -107,8 +108,8 @@ struct SignTable {
         using Lane = typename BitsOf<T>::Unsigned;
         for (int byte = 0; byte < 256; ++byte) {
             for (int bit = 0; bit < 8; ++bit)
-                mask[byte][bit] = static_cast<Lane>(static_cast<Lane>(byte >> bit & 1)
-                                                    << (8 * sizeof(Lane) - 1));
+                mask[byte][bit] =
+                    static_cast<Lane>(static_cast<Lane>(byte >> bit & 1) << (8 * sizeof(Lane) - 1));
         }
     }
 };
@@ -183,9 +184,9 @@ SLIPSTICK_INLINE int64_t fill(const Segment& segment, int64_t begin, Batch<T>& b
     }
     batch.count = end - begin;
     for (int64_t i = begin; i < end; ++i) {
-        const int64_t slot = segment.by_position ? i + segment.first_slot
-                                                 : static_cast<int64_t>(columns[i]) -
-                                                       segment.first_slot;
+        const int64_t slot = segment.by_position
+                                 ? i + segment.first_slot
+                                 : static_cast<int64_t>(columns[i]) - segment.first_slot;
         batch.value[i - begin] = values[i];
         batch.slot[i - begin] =
             static_cast<const uint8_t*>(segment.table) + slot * segment.slot_bytes;
@@ -218,8 +219,8 @@ SLIPSTICK_INLINE void add_batch(const Batch<T>& batch, int64_t component, T* sum
             ++i;
 #pragma GCC unroll 8
             for (int v = 0; v < vectors; ++v) {
-                chain[v] = Products::add(chain[v], batch.value[i], batch.slot[i],
-                                         component + v * lanes);
+                chain[v] =
+                    Products::add(chain[v], batch.value[i], batch.slot[i], component + v * lanes);
             }
         } while (!batch.is_last[i]);
 #pragma GCC unroll 8
@@ -263,9 +264,9 @@ void accumulate_hits(const Segment& segment, void* target) {
         const Hit* end;
     };
     const auto hits_of = [&](int64_t i) {
-        const int64_t slot = segment.by_position ? i + segment.first_slot
-                                                 : static_cast<int64_t>(columns[i]) -
-                                                       segment.first_slot;
+        const int64_t slot = segment.by_position
+                                 ? i + segment.first_slot
+                                 : static_cast<int64_t>(columns[i]) - segment.first_slot;
         const int64_t group = slot / kSlotGroup;
         const uint32_t* const ends = segment.offsets + group * (kSlotGroup + 1) + slot % kSlotGroup;
         return Range{segment.hits[group] + ends[0], segment.hits[group] + ends[1]};
@@ -326,16 +327,15 @@ const projection::CsrKernels csr_kernels = {
     .make_bits = &make_bits,
     .make_entries = &make_entry_slots,
     .make_sparse_hits = &make_sparse_hits,
-    .accumulate = {{{&accumulate<float, int32_t, Bits<float>>,
-                     &accumulate<float, int64_t, Bits<float>>},
-                    {&accumulate<double, int32_t, Bits<double>>,
-                     &accumulate<double, int64_t, Bits<double>>}},
-                   {{&accumulate<float, int32_t, EntryProducts<float>>,
-                     &accumulate<float, int64_t, EntryProducts<float>>},
-                    {&accumulate<double, int32_t, EntryProducts<double>>,
-                     &accumulate<double, int64_t, EntryProducts<double>>}},
-                   {{&accumulate_hits<float, int32_t>, &accumulate_hits<float, int64_t>},
-                    {&accumulate_hits<double, int32_t>, &accumulate_hits<double, int64_t>}}},
+    .accumulate =
+        {{{&accumulate<float, int32_t, Bits<float>>, &accumulate<float, int64_t, Bits<float>>},
+          {&accumulate<double, int32_t, Bits<double>>, &accumulate<double, int64_t, Bits<double>>}},
+         {{&accumulate<float, int32_t, EntryProducts<float>>,
+           &accumulate<float, int64_t, EntryProducts<float>>},
+          {&accumulate<double, int32_t, EntryProducts<double>>,
+           &accumulate<double, int64_t, EntryProducts<double>>}},
+         {{&accumulate_hits<float, int32_t>, &accumulate_hits<float, int64_t>},
+          {&accumulate_hits<double, int32_t>, &accumulate_hits<double, int64_t>}}},
     .scale = {&scale_row<float>, &scale_row<double>},
 };
 

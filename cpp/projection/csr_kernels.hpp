@@ -37,8 +37,8 @@ struct Segment {
     int64_t slot_bytes;
     const Hit* const* hits;
     const uint32_t* offsets;
-    void* chains;       // kHits: a +0 a component, restored before the return
-    uint32_t* touched;  // kHits: room for a quarter of the components, and one more
+    void* chains;        // kHits: a +0 a component, restored before the return
+    uint32_t* touched;   // kHits: room for a quarter of the components, and one more
     int64_t components;  // padded
 };
 

@@ -10,5 +10,6 @@ no memory, and it is the same for every thread count, instruction set, batch and
 from slipstick.projection._hadamard import hadamard
 from slipstick.projection._min_dim import min_dim
 from slipstick.projection._project import back_project, block, project
+from slipstick.projection._rotate import rotate
 
-__all__ = ["back_project", "block", "hadamard", "min_dim", "project"]
+__all__ = ["back_project", "block", "hadamard", "min_dim", "project", "rotate"]

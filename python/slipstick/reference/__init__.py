@@ -26,9 +26,18 @@ from slipstick.reference._mitchell import (
     sqrt,
     square,
 )
+from slipstick.reference._philox import philox4x32
 from slipstick.reference._products import conv2d, derivative, matmul, matmul_backward
-from slipstick.reference._projection import back_project, block, min_dim, philox4x32, project
+from slipstick.reference._projection import back_project, block, min_dim, project
 from slipstick.reference._statistics import ErrorStatistics, error_statistics
+from slipstick.reference._transforms import (
+    hadamard,
+    hadamard_matrix,
+    mixing_matrix,
+    rotate,
+    rotation_matrix,
+    srht_rows,
+)
 from slipstick.reference._varlen import attention_varlen
 
 __all__ = [
@@ -48,18 +57,24 @@ __all__ = [
     "fma",
     "gain",
     "gaussian_from_bits",
+    "hadamard",
+    "hadamard_matrix",
     "log2",
     "matmul",
     "matmul_backward",
     "merge_attention",
     "min_dim",
+    "mixing_matrix",
     "multiply",
     "philox4x32",
     "power",
     "project",
     "realm_table",
     "reciprocal",
+    "rotate",
+    "rotation_matrix",
     "softmax",
     "sqrt",
     "square",
+    "srht_rows",
 ]
