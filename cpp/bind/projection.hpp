@@ -72,15 +72,14 @@ inline void bind_projection(py::module_& module) {
             const int64_t shape[] = {rows, features};
             const int64_t strides[] = {features, 1};
             const ConstTensor dense{nullptr, values.tensor().dtype, 2, shape, strides};
-            const ResultSpec spec = projection::result_of_project(dense, n_components,
-                                                                  first_feature);
+            const ResultSpec spec =
+                projection::result_of_project(dense, n_components, first_feature);
             bool increasing = false;
             without_gil([&] { increasing = projection::check_csr("project", x); });
             if (!increasing) return py::none();
-            const Result result("project", out, empty, spec,
-                                {{"x", values.tensor()},
-                                 {"x", columns.tensor()},
-                                 {"x", starts.tensor()}});
+            const Result result(
+                "project", out, empty, spec,
+                {{"x", values.tensor()}, {"x", columns.tensor()}, {"x", starts.tensor()}});
             without_gil([&] { projection::project_csr(x, law, first_feature, result.tensor()); });
             return result.object();
         },

@@ -14,10 +14,10 @@
 namespace slipstick::cpu::projection {
 namespace {
 
-constexpr int64_t kTableBytes = 1 << 23;       // of slots that are alive at once
-constexpr int64_t kSumBytes = 1 << 24;         // of sums that wait for the next table
-constexpr int64_t kBatch = 2 * kSlotGroup;     // nonzeros whose slots a thread makes at once
-constexpr double kHitsDensity = 1.0 / 8;       // of kind sparse: above it all components are added
+constexpr int64_t kTableBytes = 1 << 23;    // of slots that are alive at once
+constexpr int64_t kSumBytes = 1 << 24;      // of sums that wait for the next table
+constexpr int64_t kBatch = 2 * kSlotGroup;  // nonzeros whose slots a thread makes at once
+constexpr double kHitsDensity = 1.0 / 8;    // of kind sparse: above it all components are added
 
 const CsrKernels& kernels() { return active_csr_kernels(); }
 
@@ -92,11 +92,12 @@ public:
                 offsets[i] = static_cast<uint32_t>(used);
                 const size_t room = used + static_cast<size_t>(components_);
                 if (hits.size() < room) hits.resize(2 * room);
-                int64_t made = kernels().make_sparse_hits(law_, features[i], components_,
-                                                          hits.data() + used);
+                int64_t made =
+                    kernels().make_sparse_hits(law_, features[i], components_, hits.data() + used);
                 // The padding's entries belong to no component.
-                while (made > 0 && static_cast<int64_t>(hits[used + static_cast<size_t>(made) - 1] >>
-                                                        1) >= law_.components) {
+                while (made > 0 &&
+                       static_cast<int64_t>(hits[used + static_cast<size_t>(made) - 1] >> 1) >=
+                           law_.components) {
                     --made;
                 }
                 used += static_cast<size_t>(made);
@@ -131,9 +132,12 @@ public:
     explicit Indices(const ConstTensor& tensor)
         : data_(tensor.data), wide_(tensor.dtype == Dtype::kInt64) {}
     int64_t operator[](int64_t i) const {
-        return wide_ ? static_cast<const int64_t*>(data_)[i] : static_cast<const int32_t*>(data_)[i];
+        return wide_ ? static_cast<const int64_t*>(data_)[i]
+                     : static_cast<const int32_t*>(data_)[i];
     }
-    const void* at(int64_t i) const { return static_cast<const char*>(data_) + i * (wide_ ? 8 : 4); }
+    const void* at(int64_t i) const {
+        return static_cast<const char*>(data_) + i * (wide_ ? 8 : 4);
+    }
     bool wide() const { return wide_; }
 
 private:
@@ -188,9 +192,9 @@ public:
         const double cost = Slots::slot_cost(law_, components_);
         const double by_column =
             cost * static_cast<double>(x_.features) * static_cast<double>(supers) +
-            (tables == 1 ? 0
-                         : 0.3 * static_cast<double>(tables * components_) *
-                               static_cast<double>(x_.rows));
+            (tables == 1
+                 ? 0
+                 : 0.3 * static_cast<double>(tables * components_) * static_cast<double>(x_.rows));
         if (by_column >= cost * static_cast<double>(nonzeros)) {
             by_position();
         } else {

@@ -40,7 +40,8 @@ void make_bits(const Law& law, const uint64_t* features, int64_t count, int64_t 
             }
             for (int64_t i = 0; i < used; ++i) {
                 uint32_t* const slot = slots + ((first + i) * sign_blocks + group) * 4;
-                for (int word = 0; word < 4; ++word) slot[word] = static_cast<uint32_t>(made[word][i]);
+                for (int word = 0; word < 4; ++word)
+                    slot[word] = static_cast<uint32_t>(made[word][i]);
             }
         }
     }
@@ -184,9 +185,9 @@ SLIPSTICK_INLINE int64_t fill(const Segment& segment, int64_t begin, Batch<T>& b
     }
     batch.count = end - begin;
     for (int64_t i = begin; i < end; ++i) {
-        const int64_t slot = segment.by_position ? i + segment.first_slot
-                                                 : static_cast<int64_t>(columns[i]) -
-                                                       segment.first_slot;
+        const int64_t slot = segment.by_position
+                                 ? i + segment.first_slot
+                                 : static_cast<int64_t>(columns[i]) - segment.first_slot;
         batch.values[i - begin][0] = values[i];
         batch.values[i - begin][1] = -values[i];
         batch.slot[i - begin] =
@@ -301,9 +302,8 @@ void accumulate_hits(const Segment& segment, void* target) {
         const Hit* end;
     };
     const auto slot_of = [&](int64_t i) {
-        return segment.by_position
-                   ? i + segment.first_slot
-                   : static_cast<int64_t>(columns[i]) - segment.first_slot;
+        return segment.by_position ? i + segment.first_slot
+                                   : static_cast<int64_t>(columns[i]) - segment.first_slot;
     };
     const int64_t fixed = segment.slot_bytes / static_cast<int64_t>(sizeof(Hit));
     const auto hits_of = [&](int64_t i) {
@@ -320,10 +320,10 @@ void accumulate_hits(const Segment& segment, void* target) {
     const auto fetch = [&](int64_t i) {
         if (segment.by_position) return;
         const int64_t slot = slot_of(i + ahead < segment.readable ? i + ahead : i);
-        __builtin_prefetch(fixed > 0 ? static_cast<const void*>(
-                                           static_cast<const Hit*>(segment.table) + slot * fixed)
-                                     : segment.offsets + slot / kSlotGroup * (kSlotGroup + 1) +
-                                           slot % kSlotGroup);
+        __builtin_prefetch(
+            fixed > 0
+                ? static_cast<const void*>(static_cast<const Hit*>(segment.table) + slot * fixed)
+                : segment.offsets + slot / kSlotGroup * (kSlotGroup + 1) + slot % kSlotGroup);
     };
     const auto block_of = [&](int64_t i) {
         return (static_cast<int64_t>(columns[i]) + segment.block_origin) / kDepthBlock;
@@ -336,8 +336,7 @@ void accumulate_hits(const Segment& segment, void* target) {
         fetch(i);
         const int64_t next = block_of(i);
         run += next != block ? 1 : 0;
-        const bool alone = next != block &&
-                           (i + 1 == segment.count || block_of(i + 1) != next);
+        const bool alone = next != block && (i + 1 == segment.count || block_of(i + 1) != next);
         block = next;
         const Range hits = hits_of(i);
         if (!always_chained && alone) {
@@ -365,9 +364,8 @@ void check_rows(const void* source, const void* row_starts, int64_t begin, int64
     using Unsigned = std::make_unsigned_t<Index>;
     const auto* const columns = static_cast<const Index*>(source);
     const auto* const starts = static_cast<const Index*>(row_starts);
-    const auto last_column = static_cast<Unsigned>(features - 1 < Unsigned(-1) / 2
-                                                       ? features - 1
-                                                       : Unsigned(-1) / 2);
+    const auto last_column =
+        static_cast<Unsigned>(features - 1 < Unsigned(-1) / 2 ? features - 1 : Unsigned(-1) / 2);
     Unsigned outside = 0;
     Unsigned falls = 0;
     for (int64_t row = begin; row < end; ++row) {
@@ -395,16 +393,14 @@ const projection::CsrKernels csr_kernels = {
     .make_bits = &make_bits,
     .make_entries = &make_entry_slots,
     .make_sparse_hits = &make_sparse_hits,
-    .accumulate = {{{&accumulate<float, int32_t, SignProducts>,
-                     &accumulate<float, int64_t, SignProducts>},
-                    {&accumulate<double, int32_t, SignProducts>,
-                     &accumulate<double, int64_t, SignProducts>}},
-                   {{&accumulate<float, int32_t, EntryProducts>,
-                     &accumulate<float, int64_t, EntryProducts>},
-                    {&accumulate<double, int32_t, EntryProducts>,
-                     &accumulate<double, int64_t, EntryProducts>}},
-                   {{&accumulate_hits<float, int32_t>, &accumulate_hits<float, int64_t>},
-                    {&accumulate_hits<double, int32_t>, &accumulate_hits<double, int64_t>}}},
+    .accumulate =
+        {{{&accumulate<float, int32_t, SignProducts>, &accumulate<float, int64_t, SignProducts>},
+          {&accumulate<double, int32_t, SignProducts>, &accumulate<double, int64_t, SignProducts>}},
+         {{&accumulate<float, int32_t, EntryProducts>, &accumulate<float, int64_t, EntryProducts>},
+          {&accumulate<double, int32_t, EntryProducts>,
+           &accumulate<double, int64_t, EntryProducts>}},
+         {{&accumulate_hits<float, int32_t>, &accumulate_hits<float, int64_t>},
+          {&accumulate_hits<double, int32_t>, &accumulate_hits<double, int64_t>}}},
     .check_rows = {&check_rows<int32_t>, &check_rows<int64_t>},
     .scale = {&scale_row<float>, &scale_row<double>},
 };

@@ -40,8 +40,8 @@ struct Segment {
     int64_t slot_bytes;
     const Hit* const* hits;
     const uint32_t* offsets;
-    void* chains;   // kHits: kChainBytes a component, zeros before the first use
-    uint64_t* run;  // kHits: 0 before the first use of `chains`
+    void* chains;        // kHits: kChainBytes a component, zeros before the first use
+    uint64_t* run;       // kHits: 0 before the first use of `chains`
     int64_t components;  // padded
 };
 
