@@ -317,14 +317,6 @@ void accumulate_hits(const Segment& segment, void* target) {
         return Range{segment.hits[group] + ends[0], segment.hits[group] + ends[1]};
     };
     constexpr int64_t ahead = 32;  // nonzeros, of this row or the next, between a fetch and its use
-    const auto fetch = [&](int64_t i) {
-        if (segment.by_position) return;
-        const int64_t slot = slot_of(i + ahead < segment.readable ? i + ahead : i);
-        __builtin_prefetch(
-            fixed > 0
-                ? static_cast<const void*>(static_cast<const Hit*>(segment.table) + slot * fixed)
-                : segment.offsets + slot / kSlotGroup * (kSlotGroup + 1) + slot % kSlotGroup);
-    };
     const auto block_of = [&](int64_t i) {
         return (static_cast<int64_t>(columns[i]) + segment.block_origin) / kDepthBlock;
     };
@@ -333,7 +325,15 @@ void accumulate_hits(const Segment& segment, void* target) {
     uint64_t run = *segment.run;
     int64_t block = -1;
     for (int64_t i = 0; i < segment.count; ++i) {
-        fetch(i);
+        // Written out: GCC takes a function that only fetches for one without effect.
+        if (fixed > 0 && !segment.by_position) {
+            const int64_t slot = slot_of(i + ahead < segment.readable ? i + ahead : i);
+            __builtin_prefetch(static_cast<const Hit*>(segment.table) + slot * fixed);
+        } else if (!segment.by_position) {
+            const int64_t slot = slot_of(i + ahead < segment.readable ? i + ahead : i);
+            __builtin_prefetch(segment.offsets + slot / kSlotGroup * (kSlotGroup + 1) +
+                               slot % kSlotGroup);
+        }
         const int64_t next = block_of(i);
         run += next != block ? 1 : 0;
         const bool alone = next != block && (i + 1 == segment.count || block_of(i + 1) != next);
