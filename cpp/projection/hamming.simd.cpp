@@ -47,11 +47,16 @@ void distances(const uint8_t* a, int64_t a_stride, const uint8_t* b, int64_t b_s
         distances_of<words>(a, a_stride, b, b_stride, bytes, count, out, out_stride);
     };
     switch (bytes) {
-        case 8: return run.template operator()<1>();
-        case 16: return run.template operator()<2>();
-        case 32: return run.template operator()<4>();
-        case 64: return run.template operator()<8>();
-        default: return run.template operator()<0>();
+        case 8:
+            return run.template operator()<1>();
+        case 16:
+            return run.template operator()<2>();
+        case 32:
+            return run.template operator()<4>();
+        case 64:
+            return run.template operator()<8>();
+        default:
+            return run.template operator()<0>();
     }
 }
 
@@ -132,10 +137,9 @@ SLIPSTICK_INLINE void sum_groups(const uint8_t* nibbles, int64_t groups, const u
 #pragma GCC unroll 4
         for (int v = 0; v < kScanVectors; ++v) {
             const uint8_t* lane = nibble + v * kVectorBytes;
-            const Vec<uint8_t> sum =
-                lookup(table[0], load<Vec<uint8_t>>(lane)) +
-                lookup(table[1], load<Vec<uint8_t>>(lane + kScanCodes)) +
-                lookup(table[2], load<Vec<uint8_t>>(lane + 2 * kScanCodes));
+            const Vec<uint8_t> sum = lookup(table[0], load<Vec<uint8_t>>(lane)) +
+                                     lookup(table[1], load<Vec<uint8_t>>(lane + kScanCodes)) +
+                                     lookup(table[2], load<Vec<uint8_t>>(lane + 2 * kScanCodes));
             both[v] += sum;
             upper[v] += bit_cast<Vec<uint8_t>>(bit_cast<Vec<uint16_t>>(sum) >> 4) & low_half;
         }
@@ -143,8 +147,8 @@ SLIPSTICK_INLINE void sum_groups(const uint8_t* nibbles, int64_t groups, const u
 #pragma GCC unroll 4
     for (int v = 0; v < kScanVectors; ++v) {
         // 16 * upper modulo 256: its lower halves, shifted within pairs of bytes.
-        sums[0][v] = both[v] - bit_cast<Vec<uint8_t>>(
-                                   bit_cast<Vec<uint16_t>>(upper[v] & low_half) << 4);
+        sums[0][v] =
+            both[v] - bit_cast<Vec<uint8_t>>(bit_cast<Vec<uint16_t>>(upper[v] & low_half) << 4);
         sums[1][v] = upper[v];
     }
 }
@@ -178,8 +182,8 @@ bool scan(const uint8_t* nibbles, int64_t groups, const uint8_t* tables, const i
     return found;
 }
 
-bool scan_wide(const uint8_t* nibbles, int64_t groups, const uint8_t* tables,
-               const int32_t* limits, uint16_t* distances, Hits& hits) {
+bool scan_wide(const uint8_t* nibbles, int64_t groups, const uint8_t* tables, const int32_t* limits,
+               uint16_t* distances, Hits& hits) {
     constexpr int lanes = kLanes<uint16_t>;
     for (int64_t i = 0; i < 2 * kScanCodes; ++i) distances[i] = 0;
     const int64_t segments = (groups + kByteGroups - 1) / kByteGroups;
