@@ -4,6 +4,7 @@
 #include "bind/call.hpp"
 #include "core/philox.hpp"
 #include "projection/gaussian.hpp"
+#include "projection/hadamard.hpp"
 #include "projection/projection.hpp"
 
 namespace slipstick::bind {
@@ -43,6 +44,18 @@ inline void bind_projection(py::module_& module) {
         },
         py::arg("kind"), py::arg("seed"), py::arg("threshold"), py::arg("scale"),
         py::arg("first_row"), py::arg("first_column"), py::arg("out"));
+
+    module.def(
+        "hadamard",
+        [](py::object x, int64_t axis, py::object out, py::object empty) {
+            const Array input("hadamard", "x", x);
+            const Result result("hadamard", out, empty,
+                                projection::result_of_hadamard(input.tensor(), axis),
+                                {{"x", input.tensor()}}, true);
+            without_gil([&] { projection::hadamard(input.tensor(), axis, result.tensor()); });
+            return result.object();
+        },
+        py::arg("x"), py::arg("axis"), py::arg("out"), py::arg("empty"));
 
     // The definitions of one block of bits and of one Gaussian entry, for the tests.
     module.def(
