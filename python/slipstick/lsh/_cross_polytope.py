@@ -112,7 +112,9 @@ class CrossPolytope:
             x[:, 0, : rows.shape[1]] = rows[part]
             unfit = np.flatnonzero(~np.isfinite(x).all(axis=(1, 2)))
             if len(unfit):
-                raise ValueError(f"{function}: `x` must be finite, got row {row + unfit[0]} that is not")
+                raise ValueError(
+                    f"{function}: `x` must be finite, got row {row + unfit[0]} that is not"
+                )
             for first in range(0, self._n_hashes, hashes_at_once):
                 hashes = slice(first, min(first + hashes_at_once, self._n_hashes))
                 rotated = np.multiply(x, signs[hashes, 0], dtype=rows.dtype)
@@ -197,8 +199,8 @@ def vertices_in_order(rotated: Array, count: int) -> tuple[Array, Array]:
     reached = np.take_along_axis(reach, vertex, axis=-1)
     order = np.lexsort((vertex, -reached), axis=-1)
     vertex = np.take_along_axis(vertex, order, axis=-1)
-    penalty = largest - np.take_along_axis(reached, order, axis=-1)
+    with np.errstate(invalid="ignore"):
+        penalty = (largest - np.take_along_axis(reached, order, axis=-1)) ** 2
+    penalty[np.isnan(penalty)] = math.inf  # infinite coordinates, beyond the float range
     penalty[..., 0] = 0
-    return vertex, penalty**2
-
-
+    return vertex, penalty

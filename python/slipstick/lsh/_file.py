@@ -84,7 +84,7 @@ def write(path: str | os.PathLike[str], config: dict[str, Any], arrays: dict[str
 def _write_section(file: BinaryIO, section: Section) -> int:
     checksum = 0
     for part in section.parts:
-        data = memoryview(np.ascontiguousarray(part, section.dtype).reshape(-1).view(np.uint8))
+        data = np.ascontiguousarray(part, section.dtype).reshape(-1).view(np.uint8).data
         for first in range(0, len(data), _PIECE):
             piece = data[first : first + _PIECE]
             checksum = zlib.crc32(piece, checksum)
@@ -153,5 +153,5 @@ def read(
 def _checksum(data: Array) -> int:
     checksum = 0
     for first in range(0, len(data), _PIECE):
-        checksum = zlib.crc32(data[first : first + _PIECE], checksum)
+        checksum = zlib.crc32(data[first : first + _PIECE].data, checksum)
     return checksum

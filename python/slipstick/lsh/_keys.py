@@ -53,7 +53,7 @@ class KeyMaker(abc.ABC):
     def n_choices(self, n_probes: int) -> int:
         """Return how many keys of a table there are to look at, at most `n_probes`."""
         count = self._count(n_probes)
-        return min(n_probes, count**self.n_hashes)
+        return min(n_probes, int(count**self.n_hashes))
 
     def _count(self, n_probes: int) -> int:
         return min(self.alternatives, max(n_probes, 2), _ALTERNATIVES)
