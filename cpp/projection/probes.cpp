@@ -146,7 +146,13 @@ bool rank_candidates(const ConstTensor& vectors, const ConstTensor& queries, con
             double own[2];
             kernels.products(x, x, length, own);
             near.clear();
-            for (const uint32_t number : candidates) {
+            for (size_t i = 0; i < candidates.size(); ++i) {
+                // Candidates lie anywhere: the lines of one that is four ahead are asked for now.
+                const uint32_t ahead = candidates[std::min(i + 4, candidates.size() - 1)];
+                const float* const later = vectors.as<float>() + int64_t{ahead} * length;
+                for (int64_t line = 0; line < std::min<int64_t>(length, 256); line += 16)
+                    __builtin_prefetch(later + line);
+                const uint32_t number = candidates[i];
                 const float* const y = vectors.as<float>() + int64_t{number} * length;
                 double distance;
                 if (metric == Metric::kEuclidean) {

@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 TAG = 0x58504C00
 ROUNDS = 3
-_BLOCK = 1 << 20  # numbers that are rotated at once
+_BLOCK = 1 << 18  # numbers that are rotated at once: 1 MiB of float32
 
 
 class CrossPolytope:
@@ -125,7 +125,7 @@ class CrossPolytope:
                 yield part, hashes, rotated
 
     def _diagonals(self, width: int) -> Array:
-        """Return the signs (n_hashes, rounds, width), int8; kept, they are made once a width."""
+        """Return the signs (n_hashes, rounds, width), float32; kept, they are made once a width."""
         if width not in self._signs:
             words = [
                 _cpu.philox4x32(number, group & 0xFFFFFFFF, group >> 32, TAG, self._seed)
@@ -134,7 +134,7 @@ class CrossPolytope:
             ]
             bits = np.unpackbits(np.array(words, "<u4").view(np.uint8), bitorder="little")
             bits = bits.reshape(self._n_hashes, ROUNDS, -1)[..., :width]
-            self._signs[width] = (1 - 2 * bits.astype(np.int8)).astype(np.int8)
+            self._signs[width] = 1 - 2 * bits.astype(np.float32)
         return self._signs[width]
 
     def __getstate__(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from slipstick.reference._attention import (
     softmax,
 )
 from slipstick.reference._gain import gain
+from slipstick.reference._lsh import cross_polytope, hamming_distance, hamming_topk, simhash
 from slipstick.reference._merge import merge_attention
 from slipstick.reference._methods import realm_table
 from slipstick.reference._mitchell import (
@@ -40,6 +41,7 @@ __all__ = [
     "attention_varlen",
     "block",
     "conv2d",
+    "cross_polytope",
     "derivative",
     "divide",
     "error_statistics",
@@ -47,6 +49,8 @@ __all__ = [
     "fma",
     "gain",
     "gaussian_from_bits",
+    "hamming_distance",
+    "hamming_topk",
     "log2",
     "matmul",
     "matmul_backward",
@@ -58,6 +62,7 @@ __all__ = [
     "project",
     "realm_table",
     "reciprocal",
+    "simhash",
     "softmax",
     "sqrt",
     "square",
