@@ -64,7 +64,7 @@ def test_probes_come_by_increasing_sums(threads, hashes, alternatives):
     assert ranks.shape == (100, count, hashes)
     for row in range(100):
         expected = brute_force(penalties[row])
-        sums = dict((choice, total) for total, choice in expected)
+        sums = {choice: total for total, choice in expected}
         got = [tuple(choice) for choice in ranks[row].tolist()]
         assert got[0] == (0,) * hashes
         assert len(set(got)) == count  # each choice once
@@ -170,14 +170,18 @@ def test_candidates_are_those_of_the_probed_buckets(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_probes_find_more(kind):
-    index, x = small_index(3000, 40, kind=kind, n_tables=4, n_hashes=None)
-    q = x + 0.1 * np.random.default_rng(4).standard_normal(x.shape).astype(np.float32)
+    """Noise of half the length: an angle of 27 degrees, where few keys are equal."""
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((3000, 40)).astype(np.float32)
+    q = x + 0.5 * rng.standard_normal(x.shape).astype(np.float32)
+    index = lsh.Index(40, kind=kind, n_tables=4)
+    index.add(x)
     found = [
         np.mean(index.query(q, 1, n_probes=n_probes)[1][:, 0] == np.arange(len(x)))
         for n_probes in (1, 8, 64)
     ]
     assert found[0] < found[1] < found[2]
-    assert found[2] > 0.99
+    assert found[2] > 0.9
 
 
 def test_shapes_of_queries():
@@ -253,7 +257,7 @@ def test_a_refused_addition_changes_nothing():
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_round_trip(tmp_path, kind, metric):
-    index, x = small_index(kind=kind, n_hashes=2, metric=metric)
+    index, _ = small_index(kind=kind, n_hashes=2, metric=metric)
     index.add(vectors(150, 20, seed=6))
     q = vectors(20, 20, seed=7)
     path = tmp_path / "vectors.index"
@@ -350,7 +354,7 @@ def saved(tmp_path_factory) -> bytes:
 
 def refusal(path, data: bytes, **arguments) -> str:
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="Index.load: `path` must be ") as caught:
+    with pytest.raises(ValueError, match=r"^Index\.load: `path` must be ") as caught:
         lsh.Index.load(path, **arguments)
     message = str(caught.value)
     assert "\n" not in message
@@ -422,7 +426,7 @@ NO_INDEX = "with a header that describes no index"
         (lambda header: header.update(sections=3), OTHER_FORM),
         (set_section("keys", dtype="<u9"), OTHER_FORM),
         (set_section("keys", shape=["a"]), OTHER_FORM),
-        (set_section("keys", dtype="O"), NO_INDEX),
+        (set_section("keys", dtype="O"), OTHER_FORM),
         (set_section("keys", dtype="<i8"), NO_INDEX),
         (set_section("keys", shape=[1, 90]), NO_INDEX),
         (set_section("vectors", shape=[-30, -5]), "with 'vectors' beyond its end"),

@@ -135,7 +135,9 @@ def read(
             )
             for name, section in header["sections"].items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if any(dtype.kind not in "fiu" for dtype, *_ in sections.values()):
+            raise ValueError
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise refuse("an undamaged index file", "with a header of another form") from error
     if size != expected_size:
         raise refuse(f"an index file of {expected_size} bytes", f"of {size} bytes")
