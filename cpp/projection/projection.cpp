@@ -1,7 +1,6 @@
 #include "projection/projection.hpp"
 
 #include <algorithm>
-#include <atomic>
 
 #include "core/error.hpp"
 #include "core/store.hpp"
@@ -67,21 +66,48 @@ private:
     int64_t strides_[kMaxRank];
 };
 
-char* address(const ConstTensor& tensor, int64_t offset) {
-    return static_cast<char*>(const_cast<void*>(tensor.data)) + offset * item_size(tensor.dtype);
+}  // namespace
+
+Kind kind_of(const char* function, std::string_view name) {
+    if (name == "rademacher") return Kind::kRademacher;
+    if (name == "gaussian") return Kind::kGaussian;
+    if (name == "sparse") return Kind::kSparse;
+    refuse_value(function, "`kind` must be 'rademacher', 'gaussian' or 'sparse', got '", name, "'");
 }
 
-// The unscaled sums of x times A^T, handed to `finish` as matmul does.
-void multiply(const Product& product, const ConstTensor& x, const Law& law, uint64_t first_feature,
-              int64_t n_components, FinishFn finish) {
+ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature) {
+    if (x.rank == 0) refuse_value("project", "`x` must have at least one axis, got shape ()");
+    const int64_t features = x.shape[x.rank - 1];
+    if (features == 0) {
+        refuse_value("project", "`x` must have at least one feature, got shape ", shape_text(x));
+    }
+    if (first_feature > ~uint64_t{0} - static_cast<uint64_t>(features - 1)) {
+        refuse_value("project", "`first_feature` must be at most 2**64 - ", features,
+                     " for `x` with ", features, " features, got ", first_feature);
+    }
+    const bool is_float = x.dtype <= Dtype::kBFloat16;
+    ResultSpec spec{is_float ? x.dtype : Dtype::kFloat64};
+    for (int axis = 0; axis + 1 < x.rank; ++axis) spec.append(x.shape[axis]);
+    spec.append(n_components);
+    return spec;
+}
+
+void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out) {
+    const Product& product = *product_of(law.kind, x.dtype);
     const int64_t feature_stride = x.strides[x.rank - 1];
+    const int64_t n_components = out.shape[out.rank - 1];
     const Rows x_rows(x);
+    const Rows out_rows(out);
     const MatmulProblem problem{
         .rows = x_rows.count(),
         .depth = x.shape[x.rank - 1],
         .columns = n_components,
         .depth_origin = static_cast<int64_t>(first_feature % kDepthBlock),
         .pack_columns = product.generate_columns,
+    };
+    const auto address = [](const ConstTensor& tensor, int64_t offset) {
+        return static_cast<char*>(const_cast<void*>(tensor.data)) +
+               offset * item_size(tensor.dtype);
     };
     cpu::matmul(
         product.matmul, nullptr, problem,
@@ -105,96 +131,17 @@ void multiply(const Product& product, const ConstTensor& x, const Law& law, uint
             product.generate(law, first_feature + static_cast<uint64_t>(k),
                              static_cast<uint64_t>(column), columns, depth, packed);
         },
-        finish);
-}
-
-// Packs which of `columns` numbers are >= 0 into bytes, bit 0 first; returns whether one is NaN.
-template <class T>
-bool pack_signs(const T* line, int64_t columns, uint8_t* bytes) {
-    bool has_nan = false;
-    for (int64_t first = 0; first < columns; first += 8) {
-        const int64_t count = std::min<int64_t>(8, columns - first);
-        unsigned byte = 0;
-        for (int64_t i = 0; i < count; ++i) {
-            const T value = line[first + i];
-            byte |= static_cast<unsigned>(value >= T{0}) << i;
-            has_nan |= value != value;
-        }
-        bytes[first / 8] = static_cast<uint8_t>(byte);
-    }
-    return has_nan;
-}
-
-}  // namespace
-
-Kind kind_of(const char* function, std::string_view name) {
-    if (name == "rademacher") return Kind::kRademacher;
-    if (name == "gaussian") return Kind::kGaussian;
-    if (name == "sparse") return Kind::kSparse;
-    refuse_value(function, "`kind` must be 'rademacher', 'gaussian' or 'sparse', got '", name, "'");
-}
-
-ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature,
-                             const char* function) {
-    if (x.rank == 0) refuse_value(function, "`x` must have at least one axis, got shape ()");
-    const int64_t features = x.shape[x.rank - 1];
-    if (features == 0) {
-        refuse_value(function, "`x` must have at least one feature, got shape ", shape_text(x));
-    }
-    if (first_feature > ~uint64_t{0} - static_cast<uint64_t>(features - 1)) {
-        refuse_value(function, "`first_feature` must be at most 2**64 - ", features,
-                     " for `x` with ", features, " features, got ", first_feature);
-    }
-    const bool is_float = x.dtype <= Dtype::kBFloat16;
-    ResultSpec spec{is_float ? x.dtype : Dtype::kFloat64};
-    for (int axis = 0; axis + 1 < x.rank; ++axis) spec.append(x.shape[axis]);
-    spec.append(n_components);
-    return spec;
-}
-
-void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out) {
-    const Product& product = *product_of(law.kind, x.dtype);
-    const int64_t n_components = out.shape[out.rank - 1];
-    const Rows out_rows(out);
-    multiply(product, x, law, first_feature, n_components,
-             [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const void* acc,
-                 int64_t acc_stride) {
-                 out_rows.for_each_run(
-                     row, rows, [&](int64_t start, int64_t length, int64_t offset, int64_t stride) {
-                         const Matrix target{
-                             address(out, offset), out.dtype, length,
-                             n_components,         stride,    out.strides[out.rank - 1]};
-                         store_scaled(static_cast<const char*>(acc) +
-                                          (start - row) * acc_stride * product.matmul.acc_bytes,
-                                      acc_stride, length, columns, law.scale, target, 0, column);
-                     });
-             });
-}
-
-int64_t project_signs(const ConstTensor& x, const Law& law, int64_t n_bits, uint8_t* codes) {
-    const Product& product = *product_of(law.kind, x.dtype);
-    const int64_t bytes = (n_bits + 7) / 8;
-    const int64_t rows_of_x = Rows(x).count();
-    std::atomic<int64_t> first_nan{rows_of_x};
-    // Blocks of columns begin at multiples of 8: panels are at least that wide.
-    multiply(product, x, law, 0, n_bits,
-             [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const void* acc,
-                 int64_t acc_stride) {
-                 for (int64_t i = 0; i < rows; ++i) {
-                     uint8_t* target = codes + (row + i) * bytes + column / 8;
-                     const bool has_nan =
-                         product.matmul.acc_bytes == 4
-                             ? pack_signs(static_cast<const float*>(acc) + i * acc_stride, columns,
-                                          target)
-                             : pack_signs(static_cast<const double*>(acc) + i * acc_stride, columns,
-                                          target);
-                     if (!has_nan) continue;
-                     int64_t seen = first_nan.load();
-                     while (row + i < seen && !first_nan.compare_exchange_weak(seen, row + i)) {
-                     }
-                 }
-             });
-    return first_nan.load() < rows_of_x ? first_nan.load() : -1;
+        [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const void* acc,
+            int64_t acc_stride) {
+            out_rows.for_each_run(
+                row, rows, [&](int64_t start, int64_t length, int64_t offset, int64_t stride) {
+                    const Matrix target{address(out, offset), out.dtype, length,
+                                        n_components,         stride,    out.strides[out.rank - 1]};
+                    store_scaled(static_cast<const char*>(acc) +
+                                     (start - row) * acc_stride * product.matmul.acc_bytes,
+                                 acc_stride, length, columns, law.scale, target, 0, column);
+                });
+        });
 }
 
 void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out) {

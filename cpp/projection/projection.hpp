@@ -28,15 +28,9 @@ struct Law {
 // x (..., n_features) of any dtype gives (..., n_components) of the same, or of float64 for
 // integers and bools. Throws where x has no features or its last one, first_feature + n_features -
 // 1, does not fit 64 bits.
-ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature,
-                             const char* function = "project");
+ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature);
 // Column 0 of x is feature first_feature. Infinities and NaNs propagate.
 void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out);
-
-// Bit i & 7 of byte i >> 3 of a row's code is 1 where its component i, of n_bits, is at least 0;
-// bits past n_bits are 0. `codes` holds (rows of x, ceil(n_bits / 8)) bytes. No more than blocks of
-// the projection exist at a time. Returns the first row whose projection has a NaN, or -1.
-int64_t project_signs(const ConstTensor& x, const Law& law, int64_t n_bits, uint8_t* codes);
 
 // out[i][j] = A[first_row + i][first_column + j], float64, from the generator of project.
 void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out);
