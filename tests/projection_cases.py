@@ -1,15 +1,62 @@
-"""What the tests of projection share: kinds, dtypes, an input, and known answers."""
+"""What the tests of projection share: laws, dtypes, an input, and known answers."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-KINDS = ["rademacher", "gaussian"]
+from slipstick import projection, reference
+
+# What names a matrix beside its seed, as keyword arguments.
+LAWS: list[dict[str, Any]] = [
+    {"kind": "rademacher"},
+    {"kind": "gaussian"},
+    {"kind": "sparse", "density": 1 / 3},
+]
+# Those whose matrix depends on the number of components; None is s = 8, or all components.
+HASHED_LAWS: list[dict[str, Any]] = [{"kind": "sjlt"}, {"kind": "countsketch"}]
+ALL_LAWS = LAWS + HASHED_LAWS
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(name) for name in ("float32", "float64", "float16")] + [BF16]
+
+
+def matrix(law: dict[str, Any], seed: int, rows: slice, cols: slice, **more: Any) -> np.ndarray:
+    return projection.block(seed=seed, rows=rows, cols=cols, **law, **more)
+
+
+def reference_matrix(
+    law: dict[str, Any], seed: int, rows: slice, cols: slice, **more: Any
+) -> np.ndarray:
+    return reference.block(seed=seed, rows=rows, cols=cols, **law, **more)
+
+
+def nonzeros(law: dict[str, Any], k: int) -> int:
+    """Return the entries of a column of a hashed kind that are not 0."""
+    if law["kind"] == "countsketch":
+        return 1
+    return round(law["density"] * k) if "density" in law else min(8, k)
+
+
+def unscaled(law: dict[str, Any], seed: int, k: int, cols: slice) -> np.ndarray:
+    """Return the whole columns of the matrix for k components: 0, +-1 and z."""
+    if law in LAWS:
+        return matrix(law, seed, slice(k), cols)
+    return np.sign(matrix(law, seed, slice(k), cols, n_components=k))
+
+
+def scale(law: dict[str, Any], k: int) -> float:
+    """Return what the kernels multiply the sums of 0, +-1 and z by."""
+    if law["kind"] in ("sjlt", "countsketch"):
+        return 1 / math.sqrt(nonzeros(law, k))
+    return math.sqrt(1 / law.get("density", 1)) / math.sqrt(k)
+
+
+def exactly_scaled(law: dict[str, Any]) -> dict[str, Any]:
+    """Return the law with a density, if any, whose scale is a power of 2 for 64 components."""
+    return {**law, "density": 1 / 4} if law["kind"] in ("sparse", "sjlt") else law
 
 
 def words(text: str) -> list[int]:
@@ -48,6 +95,10 @@ RADEMACHER_COLUMNS = [
 GAUSSIAN_WORDS = "b55b3afb 8582dc1b 79403059 b4825b9b"
 GAUSSIAN_ENTRIES = "bebf7994 bf24180a bf377189 bec1c10f"
 
+# At seed 7, rows 0..3 of column 0, and the entries at density 1/3.
+SPARSE_WORDS = "59277686 dab1d735 0b4956c5 248aeae4"
+SPARSE_ENTRIES = [0, 0, -1, 1]
+
 # A word and its float32: the ends of the law and its middle.
 GAUSSIAN_OF_WORD = [
     (0x00000000, 0x40CAD08C),
@@ -60,6 +111,24 @@ GAUSSIAN_OF_WORD = [
 
 # SHA-256 of rows 0..1023, columns 0..1023 at seed 7, as little-endian float32 by rows.
 MILLION_ENTRIES = [
-    ("rademacher", "5255f76fcd6a5cb8adda73e20a012aaa57baf21339aaa6acbad80f52f0a9d495"),
-    ("gaussian", "fa82b069304844f0673bdddff0bf1350ee0bf0e1c59a3c3a36782401eca68971"),
+    ({"kind": "rademacher"}, "5255f76fcd6a5cb8adda73e20a012aaa57baf21339aaa6acbad80f52f0a9d495"),
+    ({"kind": "gaussian"}, "fa82b069304844f0673bdddff0bf1350ee0bf0e1c59a3c3a36782401eca68971"),
+    (
+        {"kind": "sparse", "density": 1 / 3},
+        "296f66ffffe930357a47e93c080a3cda019b4526f61dbecf3ed738a856f4f691",
+    ),
+]
+
+# At seed 7, block 0 of column 0.
+HASHED_WORDS = "2c7e5917 ce800d43 6939d944 765085cc"
+# Kind, density, column; the components of the nonzeros of 256 with their signs, at seed 7.
+SKETCHED_COLUMNS = [
+    ("sjlt", None, 0, [-5, 50, -67, -118, 154, -163, -199, -253]),
+    ("sjlt", 8 / 256, 5, [31, -51, 95, 122, -152, -188, 200, -240]),
+    ("countsketch", None, 5, [250]),
+]
+# As MILLION_ENTRIES, for 1024 components, unscaled.
+MILLION_HASHED_ENTRIES = [
+    ("sjlt", "b62fc131bbbdeb72c8fb945713f42b3858c5ff7a6e56ed5808f307071b993e30"),
+    ("countsketch", "d97b4876f09e05bf7b23434e08b855a4f38933137e055b3b1a921a6d4ef79e07"),
 ]

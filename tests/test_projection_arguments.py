@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projection_cases import BF16, DTYPES, KINDS, ramp
+from projection_cases import ALL_LAWS, BF16, DTYPES, ramp
 from slipstick import projection
 
 # --- Layout and frameworks ------------------------------------------------------------------------
@@ -17,8 +17,8 @@ from slipstick import projection
 
 @pytest.mark.parametrize("shape", [(0, 5), (0, 3, 5), (3, 0, 5), (2, 0, 0, 5)], ids=str)
 def test_empty_batches(shape):
-    for kind in KINDS:
-        y = projection.project(np.empty(shape, np.float32), 7, kind=kind)
+    for law in ALL_LAWS:
+        y = projection.project(np.empty(shape, np.float32), 7, **law)
         assert y.shape == (*shape[:-1], 7)
         assert y.dtype == np.float32
 
@@ -42,16 +42,16 @@ def views(draw):
 
 
 @settings(max_examples=150, derandomize=True, deadline=None)
-@given(views(), st.integers(1, 40), st.sampled_from(KINDS), st.data())
-def test_any_strides_are_read_in_place(x, k, kind, data):
-    expected = projection.project(x.copy(order="C"), k, kind=kind, seed=5)
+@given(views(), st.integers(1, 40), st.sampled_from(ALL_LAWS), st.data())
+def test_any_strides_are_read_in_place(x, k, law, data):
+    expected = projection.project(x.copy(order="C"), k, **law, seed=5)
     assert expected.shape == (*x.shape[:-1], k)
     x.flags.writeable = False
-    np.testing.assert_array_equal(projection.project(x, k, kind=kind, seed=5), expected)
+    np.testing.assert_array_equal(projection.project(x, k, **law, seed=5), expected)
     order = data.draw(st.permutations(range(x.ndim)))
     room = np.zeros([2 * expected.shape[axis] for axis in order], x.dtype)
     out = room[tuple(slice(None, None, 2) for _ in order)].transpose(np.argsort(order))
-    assert projection.project(x, k, kind=kind, seed=5, out=out) is out
+    assert projection.project(x, k, **law, seed=5, out=out) is out
     np.testing.assert_array_equal(out, expected)
     assert np.count_nonzero(room) == np.count_nonzero(expected)  # nothing beside it is written
 
@@ -78,16 +78,14 @@ INTEGERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 
 
 
 @pytest.mark.parametrize("dtype", ["bool", *INTEGERS])
-@pytest.mark.parametrize("kind", KINDS)
-def test_integers_become_float64(isa, dtype, kind):
+@pytest.mark.parametrize("law", ALL_LAWS, ids=str)
+def test_integers_become_float64(isa, dtype, law):
     x = np.random.default_rng(0).integers(0, 256, (3, 20, 8), np.uint8).view(dtype)[..., 0]
     if dtype == "bool":
         x = np.random.default_rng(0).integers(0, 2, (3, 20)).astype(bool)
-    y = projection.project(x[:, ::-2], 8, kind=kind)
+    y = projection.project(x[:, ::-2], 8, **law)
     assert y.dtype == np.float64
-    np.testing.assert_array_equal(
-        y, projection.project(x[:, ::-2].astype(np.float64), 8, kind=kind)
-    )
+    np.testing.assert_array_equal(y, projection.project(x[:, ::-2].astype(np.float64), 8, **law))
 
 
 def test_numpy_integers_are_accepted():
@@ -127,6 +125,7 @@ def test_jax():
 
 # --- Bad input ------------------------------------------------------------------------------------
 
+KINDS = "'rademacher', 'gaussian', 'sparse', 'sjlt' or 'countsketch'"
 X = np.ones((2, 5), np.float32)
 READ_ONLY = np.ones((2, 3), np.float32)
 READ_ONLY.flags.writeable = False
@@ -140,10 +139,63 @@ NUMERIC = "`x` must have a real numeric dtype in native byte order"
             X,
             {"kind": "gauss"},
             ValueError,
-            "`kind` must be 'rademacher', 'gaussian' or 'sparse', got 'gauss'",
+            f"`kind` must be {KINDS}, got 'gauss'",
         ),
         (X, {"kind": 3}, TypeError, "`kind` must be a str, got int"),
         (X, {"density": 0.5}, ValueError, "`density` must be None for kind 'rademacher', got 0.5"),
+        (
+            X,
+            {"kind": "countsketch", "density": 0.5},
+            ValueError,
+            "`density` must be None for kind 'countsketch', got 0.5",
+        ),
+        *(
+            (
+                X,
+                {"kind": "sjlt", "density": density},
+                error,
+                f"`density` must be s / n_components with an int s from 1 to 3, got {density!r}",
+            )
+            for density, error in [
+                (0.5, ValueError),
+                (0.1, ValueError),
+                (0, ValueError),
+                (-1 / 3, ValueError),
+                (4 / 3, ValueError),
+                (math.nan, ValueError),
+                (math.inf, ValueError),
+                ("auto", TypeError),
+                (True, TypeError),
+            ]
+        ),
+        (
+            X,
+            {"n_components": 2**31 + 1, "kind": "sjlt"},
+            ValueError,
+            "`n_components` must be between 1 and 2**31, got 2147483649",
+        ),
+        *(
+            (
+                X,
+                {"kind": "sparse", "density": density},
+                error,
+                "`density` must be a number above 0, from 2**-32 on, and at most 1, got "
+                f"{density!r}",
+            )
+            for density, error in [
+                (0, ValueError),
+                (1e-10, ValueError),
+                (1.5, ValueError),
+                (math.nan, ValueError),
+                ("auto", TypeError),
+            ]
+        ),
+        (
+            X,
+            {"kind": "sparse", "first_feature": 1},
+            ValueError,
+            "`density` must be a number where the number of all features is not known, got None",
+        ),
         (X, {"n_components": 0}, ValueError, "`n_components` must be between 1 and 2**39, got 0"),
         (X, {"n_components": -3}, ValueError, "`n_components` must be between 1 and 2**39, got -3"),
         (
@@ -234,11 +286,19 @@ TEN = slice(10)
     ("arguments", "error", "message"),
     [
         (
-            {"kind": "srht"},
+            {"kind": "gauss"},
             ValueError,
-            "`kind` must be 'rademacher', 'gaussian' or 'sparse', got 'srht'",
+            f"`kind` must be {KINDS}, got 'gauss'",
         ),
         ({"kind": None}, TypeError, "`kind` must be a str, got NoneType"),
+        *(
+            (
+                {"kind": kind},
+                ValueError,
+                f"`n_components` must be given for kind '{kind}', got None",
+            )
+            for kind in ("sjlt", "countsketch")
+        ),
         ({"seed": 2**64}, ValueError, f"`seed` must be between 0 and 2**64 - 1, got {2**64}"),
         ({"density": 1}, ValueError, "`density` must be None for kind 'gaussian', got 1"),
         ({"rows": 5}, TypeError, "`rows` must be a slice, got int"),

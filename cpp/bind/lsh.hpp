@@ -4,7 +4,7 @@
 #include "bind/call.hpp"
 #include "projection/hamming.hpp"
 #include "projection/probes.hpp"
-#include "projection/projection.hpp"
+#include "projection/signs.hpp"
 
 namespace slipstick::bind {
 
@@ -20,14 +20,11 @@ inline void bind_lsh(py::module_& module) {
             const char* const function = "SimHash.hash";
             const Array input(function, "x", x);
             const ConstTensor& rows = input.tensor();
-            ResultSpec spec = projection::result_of_project(rows, (n_bits + 7) / 8, 0, function);
-            spec.dtype = Dtype::kUInt8;
-            const Result codes(function, py::none(), empty, spec, {});
+            const Result codes(function, py::none(), empty,
+                               projection::result_of_signs(function, rows, n_bits), {});
             int64_t row = -1;
             without_gil([&] {
-                row = projection::project_signs(
-                    rows, projection::Law{projection::Kind::kGaussian, seed, 0, 1.0}, n_bits,
-                    codes.tensor().as<uint8_t>());
+                row = projection::gaussian_signs(rows, seed, n_bits, codes.tensor().as<uint8_t>());
             });
             if (row >= 0) {
                 refuse_value(function, "`x` must have no row whose projection is NaN, got row ",

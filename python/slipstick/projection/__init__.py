@@ -9,6 +9,6 @@ no memory, and it is the same for every thread count, instruction set, batch and
 
 from slipstick.projection._hadamard import hadamard
 from slipstick.projection._min_dim import min_dim
-from slipstick.projection._project import block, project
+from slipstick.projection._project import back_project, block, project
 
-__all__ = ["block", "hadamard", "min_dim", "project"]
+__all__ = ["back_project", "block", "hadamard", "min_dim", "project"]

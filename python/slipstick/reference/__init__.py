@@ -28,7 +28,7 @@ from slipstick.reference._mitchell import (
     square,
 )
 from slipstick.reference._products import conv2d, derivative, matmul, matmul_backward
-from slipstick.reference._projection import block, min_dim, philox4x32, project
+from slipstick.reference._projection import back_project, block, min_dim, philox4x32, project
 from slipstick.reference._statistics import ErrorStatistics, error_statistics
 from slipstick.reference._varlen import attention_varlen
 
@@ -39,6 +39,7 @@ __all__ = [
     "attention",
     "attention_backward",
     "attention_varlen",
+    "back_project",
     "block",
     "conv2d",
     "cross_polytope",
