@@ -44,7 +44,9 @@ ResultSpec result_of_signs(const char* function, const ConstTensor& x, int64_t n
 int64_t gaussian_signs(const ConstTensor& x, uint64_t seed, int64_t n_bits, uint8_t* codes) {
     const Product& product =
         *active_projection_kernels().product[static_cast<int>(Kind::kGaussian)][x.dtype];
-    const Law law{.kind = Kind::kGaussian, .seed = seed, .threshold = 0, .scale = 1.0};
+    Law law{};
+    law.kind = Kind::kGaussian;
+    law.seed = seed;
     const Rows rows_of_x(x);
     const int64_t stride = x.strides[x.rank - 1], bytes = ceil_div(n_bits, 8);
     const MatmulProblem problem{

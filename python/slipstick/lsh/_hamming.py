@@ -70,8 +70,9 @@ def hamming_topk(queries: Any, codes: Any, k: int) -> tuple[Any, Any]:
 
     Notes
     -----
-    All codes are compared with all queries. Memory beyond the results: at most 64 MiB a thread for
-    candidates, whatever n is, or 16 k bytes where those of one query take more.
+    All codes are compared with all queries. Memory beyond the results: up to 64 MiB of candidates a
+    thread, or 16 k bytes where one query has more; 8 bytes a result, times the number of ranges
+    into which the codes are split where there are fewer queries than threads can share.
 
     Examples
     --------
