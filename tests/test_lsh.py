@@ -202,6 +202,22 @@ def bits_of(codes: np.ndarray, n_bits: int) -> np.ndarray:
     return np.unpackbits(codes, axis=-1, count=n_bits, bitorder="little")
 
 
+def test_known_answers_of_both_hashes(isa):
+    """100 rows of 100 numbers of 9 bits at seed 7; the float64 reference gives the same."""
+    x = ramp(100, 100)
+    codes = lsh.SimHash(256, seed=7).hash(x)
+    first = "e693058e892bb6cb0a478e68c42d53df042e81f64ba9366e6753d090e33bfee0"
+    assert codes[0].tobytes().hex() == first
+    digest = "c8a426ae2a7f3ed18cd6e9d52ce3c199cd811ff846549be99bd51ff770c6c687"
+    assert hashlib.sha256(codes.tobytes()).hexdigest() == digest
+    np.testing.assert_array_equal(codes, reference.simhash(x, 256, 7))
+    values = lsh.CrossPolytope(8, seed=7).hash(x)
+    assert values[0].tolist() == [82, 142, 220, 72, 55, 31, 28, 238]
+    digest = "ac69231785d75360b49e9ad47baf8d625efa537ec7070477f3cebb66dcca92f5"
+    assert hashlib.sha256(values.astype("<i4").tobytes()).hexdigest() == digest
+    np.testing.assert_array_equal(values, reference.cross_polytope(x, 8, 7)[0])
+
+
 def test_simhash_known_answers():
     """The first bits of a unit vector are the signs of the published Gaussian entries."""
     negative = [word >> 31 for word in words(GAUSSIAN_ENTRIES)]
