@@ -229,7 +229,8 @@ void scan_nibbles(const Problem& problem, int64_t first, int64_t count, int64_t 
 
 // Turning the codes round costs as much as comparing them word by word with two queries.
 constexpr int64_t kFewQueries = 3;
-constexpr int64_t kQueriesAtOnce = 512;        // tables of 256 KiB at 256 bits
+constexpr int64_t kQueriesTogether = 32;  // fewer are not split: each task turns its codes round
+constexpr int64_t kQueriesAtOnce = 512;   // tables of 256 KiB at 256 bits
 constexpr int64_t kCollectorBytes = 64 << 20;  // of one task
 constexpr int64_t kPairsPerTask = 1 << 16;     // 20 to 100 us
 constexpr int64_t kTasksPerThread = 4;
@@ -322,9 +323,10 @@ void hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t 
     // Tasks: blocks of queries; ranges of codes too, where the queries are few.
     const int64_t tasks = num_threads() == 1 ? 1 : kTasksPerThread * num_threads();
     const int64_t fitting = kCollectorBytes / 8 / Nearest::capacity(k, n_codes);
+    const int64_t share = std::max(round_up(ceil_div(n_queries, num_threads()), 2),
+                                   std::min(n_queries, kQueriesTogether));
     const int64_t block =
-        std::clamp<int64_t>(round_up(ceil_div(n_queries, num_threads()), 2), 1,
-                            std::max<int64_t>(1, std::min(kQueriesAtOnce, fitting)));
+        std::clamp<int64_t>(share, 1, std::max<int64_t>(1, std::min(kQueriesAtOnce, fitting)));
     const int64_t blocks = ceil_div(n_queries, block);
     // A range collects k candidates of its own: worth it for many more codes than that.
     const int64_t shortest =

@@ -111,10 +111,15 @@ constexpr int kScanVectors = 4;
 constexpr int kScanStep = kScanVectors * kVectorBytes;
 static_assert(kScanCodes % kScanStep == 0);
 
+// The 16 bytes again and again, in registers: by way of memory every load would wait for its store.
 SLIPSTICK_INLINE Vec<uint8_t> table_at(const uint8_t* source) {
-    uint8_t bytes[16];
-    __builtin_memcpy(bytes, source, sizeof bytes);
-    return repeated(bytes);
+    const auto bytes = load<Sixteen>(source);
+    if constexpr (kVectorBytes == 16) {
+        return bit_cast<Vec<uint8_t>>(bytes);
+    } else {
+        typedef unsigned __int128 Whole;
+        return bit_cast<Vec<uint8_t>>(bit_cast<Whole>(bytes) - Vec<Whole>{});
+    }
 }
 
 // The sums of `groups` groups, modulo 256, for query 0 and 1 and a step of codes.

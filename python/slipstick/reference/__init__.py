@@ -14,6 +14,7 @@ from slipstick.reference._attention import (
     softmax,
 )
 from slipstick.reference._gain import gain
+from slipstick.reference._lsh import cross_polytope, hamming_distance, hamming_topk, simhash
 from slipstick.reference._merge import merge_attention
 from slipstick.reference._methods import realm_table
 from slipstick.reference._mitchell import (
@@ -50,6 +51,7 @@ __all__ = [
     "back_project",
     "block",
     "conv2d",
+    "cross_polytope",
     "derivative",
     "divide",
     "error_statistics",
@@ -59,6 +61,8 @@ __all__ = [
     "gaussian_from_bits",
     "hadamard",
     "hadamard_matrix",
+    "hamming_distance",
+    "hamming_topk",
     "log2",
     "matmul",
     "matmul_backward",
@@ -73,6 +77,7 @@ __all__ = [
     "reciprocal",
     "rotate",
     "rotation_matrix",
+    "simhash",
     "softmax",
     "sqrt",
     "square",
