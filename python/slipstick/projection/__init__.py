@@ -9,5 +9,6 @@ no memory, and it is the same for every thread count, instruction set, batch and
 
 from slipstick.projection._min_dim import min_dim
 from slipstick.projection._project import block, project
+from slipstick.projection._svd import randomized_svd
 
-__all__ = ["block", "min_dim", "project"]
+__all__ = ["block", "min_dim", "project", "randomized_svd"]
