@@ -1,15 +1,43 @@
-"""What the tests of projection share: kinds, dtypes, an input, and known answers."""
+"""What the tests of projection share: laws, dtypes, an input, and known answers."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-KINDS = ["rademacher", "gaussian"]
+from slipstick import projection, reference
+
+# What names a matrix beside its seed, as keyword arguments.
+LAWS: list[dict[str, Any]] = [
+    {"kind": "rademacher"},
+    {"kind": "gaussian"},
+    {"kind": "sparse", "density": 1 / 3},
+]
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(name) for name in ("float32", "float64", "float16")] + [BF16]
+
+
+def matrix(law: dict[str, Any], seed: int, rows: slice, cols: slice, **more: Any) -> np.ndarray:
+    return projection.block(seed=seed, rows=rows, cols=cols, **law, **more)
+
+
+def reference_matrix(
+    law: dict[str, Any], seed: int, rows: slice, cols: slice, **more: Any
+) -> np.ndarray:
+    return reference.block(seed=seed, rows=rows, cols=cols, **law, **more)
+
+
+def scale(law: dict[str, Any], k: int) -> float:
+    """Return what the kernels multiply the sums of 0, +-1 and z by."""
+    return math.sqrt(1 / law.get("density", 1)) / math.sqrt(k)
+
+
+def exactly_scaled(law: dict[str, Any]) -> dict[str, Any]:
+    """Return the law with a density, if any, whose scale is a power of 2 where that of k is."""
+    return {**law, "density": 1 / 4} if law["kind"] == "sparse" else law
 
 
 def words(text: str) -> list[int]:
@@ -48,6 +76,10 @@ RADEMACHER_COLUMNS = [
 GAUSSIAN_WORDS = "b55b3afb 8582dc1b 79403059 b4825b9b"
 GAUSSIAN_ENTRIES = "bebf7994 bf24180a bf377189 bec1c10f"
 
+# At seed 7, rows 0..3 of column 0, and the entries at density 1/3.
+SPARSE_WORDS = "59277686 dab1d735 0b4956c5 248aeae4"
+SPARSE_ENTRIES = [0, 0, -1, 1]
+
 # A word and its float32: the ends of the law and its middle.
 GAUSSIAN_OF_WORD = [
     (0x00000000, 0x40CAD08C),
@@ -60,6 +92,10 @@ GAUSSIAN_OF_WORD = [
 
 # SHA-256 of rows 0..1023, columns 0..1023 at seed 7, as little-endian float32 by rows.
 MILLION_ENTRIES = [
-    ("rademacher", "5255f76fcd6a5cb8adda73e20a012aaa57baf21339aaa6acbad80f52f0a9d495"),
-    ("gaussian", "fa82b069304844f0673bdddff0bf1350ee0bf0e1c59a3c3a36782401eca68971"),
+    ({"kind": "rademacher"}, "5255f76fcd6a5cb8adda73e20a012aaa57baf21339aaa6acbad80f52f0a9d495"),
+    ({"kind": "gaussian"}, "fa82b069304844f0673bdddff0bf1350ee0bf0e1c59a3c3a36782401eca68971"),
+    (
+        {"kind": "sparse", "density": 1 / 3},
+        "296f66ffffe930357a47e93c080a3cda019b4526f61dbecf3ed738a856f4f691",
+    ),
 ]

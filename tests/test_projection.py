@@ -18,11 +18,17 @@ from projection_cases import (
     GAUSSIAN_ENTRIES,
     GAUSSIAN_OF_WORD,
     GAUSSIAN_WORDS,
-    KINDS,
+    LAWS,
     MILLION_ENTRIES,
     PHILOX_OF_RANDOM123,
     RADEMACHER_COLUMNS,
+    SPARSE_ENTRIES,
+    SPARSE_WORDS,
+    exactly_scaled,
+    matrix,
     ramp,
+    reference_matrix,
+    scale,
     words,
 )
 from slipstick import _cpu, projection, reference
@@ -59,14 +65,20 @@ def test_gaussian_known_answers(isa):
     assert [_cpu.gaussian_from_bits(word) for word in raw] == entries.tolist()
 
 
+def test_sparse_known_answers(isa):
+    assert list(_cpu.philox4x32(0, 0, 0, 0x53505200, 7)) == words(SPARSE_WORDS)
+    entries = projection.block("sparse", 7, slice(4), slice(1), density=1 / 3)
+    assert entries[:, 0].tolist() == SPARSE_ENTRIES
+
+
 @pytest.mark.parametrize(("word", "pattern"), GAUSSIAN_OF_WORD)
 def test_gaussian_known_answers_of_words(word, pattern):
     assert np.float32(_cpu.gaussian_from_bits(word)).view(np.uint32) == pattern
 
 
-@pytest.mark.parametrize(("kind", "digest"), MILLION_ENTRIES)
-def test_hash_of_a_million_entries(isa, threads, kind, digest):
-    entries = projection.block(kind, 7, slice(1024), slice(1024))
+@pytest.mark.parametrize(("law", "digest"), MILLION_ENTRIES)
+def test_hash_of_a_million_entries(isa, threads, law, digest):
+    entries = matrix(law, 7, slice(1024), slice(1024))
     assert sha256(entries.astype("<f4")) == digest
 
 
@@ -82,37 +94,35 @@ def test_gaussian_law_of_single_words():
     assert np.abs(got).max() < 6.34
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("law", LAWS, ids=str)
 @pytest.mark.parametrize(
     ("row", "column"),
     [(0, 0), (127, 3), (1000, 2**32 - 20), (5, 2**64 - 300), (2**34 - 200, 2**63)],
 )
-def test_block_equals_the_reference(isa, threads, kind, row, column):
+def test_block_equals_the_reference(isa, threads, law, row, column):
     rows, columns = slice(row, row + 200), slice(column, column + 300)
     for seed in (0, 2**32, 2**64 - 1):
-        entries = projection.block(kind, seed, rows, columns)
+        entries = matrix(law, seed, rows, columns)
         assert entries.dtype == np.float64
-        np.testing.assert_array_equal(entries, reference.block(kind, seed, rows, columns))
+        np.testing.assert_array_equal(entries, reference_matrix(law, seed, rows, columns))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_any_block_is_a_part_of_the_whole(isa, kind):
-    whole = projection.block(kind, 3, slice(0, 700), slice(2**32 - 300, 2**32 + 300))
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_any_block_is_a_part_of_the_whole(isa, law):
+    whole = matrix(law, 3, slice(0, 700), slice(2**32 - 300, 2**32 + 300))
     rng = np.random.default_rng(0)
     for _ in range(60):
         i0, i1 = np.sort(rng.integers(0, 701, 2))
         j0, j1 = np.sort(rng.integers(0, 601, 2))
-        part = projection.block(
-            kind, 3, slice(i0, i1), slice(2**32 - 300 + int(j0), 2**32 - 300 + int(j1))
-        )
+        part = matrix(law, 3, slice(i0, i1), slice(2**32 - 300 + int(j0), 2**32 - 300 + int(j1)))
         np.testing.assert_array_equal(part, whole[i0:i1, j0:j1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_blocks_differ_by_seed_and_kind(kind):
-    first = projection.block(kind, 3, slice(64), slice(64))
-    assert not np.array_equal(first, projection.block(kind, 4, slice(64), slice(64)))
-    assert not np.array_equal(first, projection.block(kind, 3 + 2**32, slice(64), slice(64)))
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_blocks_differ_by_seed_and_kind(law):
+    first = matrix(law, 3, slice(64), slice(64))
+    assert not np.array_equal(first, matrix(law, 4, slice(64), slice(64)))
+    assert not np.array_equal(first, matrix(law, 3 + 2**32, slice(64), slice(64)))
 
 
 def test_block_slices():
@@ -129,12 +139,12 @@ def test_block_slices():
     np.testing.assert_array_equal(scaled, whole * (1 / math.sqrt(10)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_scaled_block(kind):
-    plain = projection.block(kind, 5, slice(1, 6), slice(9))
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_scaled_block(law):
+    plain = matrix(law, 5, slice(1, 6), slice(9))
     for k in (6, 49, 1000):
-        scaled = projection.block(kind, 5, slice(1, 6), slice(9), n_components=k)
-        np.testing.assert_array_equal(scaled, plain * (1 / math.sqrt(k)))
+        scaled = matrix(law, 5, slice(1, 6), slice(9), n_components=k)
+        np.testing.assert_array_equal(scaled, plain * scale(law, k))
 
 
 # --- Products -------------------------------------------------------------------------------------
@@ -169,17 +179,17 @@ def chains(x: np.ndarray, matrix: np.ndarray, first_feature: int, fma) -> np.nda
     return total
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("law", LAWS, ids=str)
 @pytest.mark.parametrize("first_feature", [0, 1, 200, 2**40 + 255])
-def test_order_of_the_sums(isa, kind, first_feature):
+def test_order_of_the_sums(isa, law, first_feature):
     """Bit for bit what the contract says."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((5, 600)).astype(np.float32)
     columns = slice(first_feature, first_feature + 600)
-    matrix = projection.block(kind, 2, slice(37), columns).astype(np.float32)
-    sums = chains(x, matrix, first_feature, reference.fma)
-    expected = (sums.astype(np.float64) * (1 / math.sqrt(37))).astype(np.float32)
-    got = projection.project(x, 37, kind=kind, seed=2, first_feature=first_feature)
+    a = matrix(law, 2, slice(37), columns).astype(np.float32)
+    sums = chains(x, a, first_feature, reference.fma)
+    expected = (sums.astype(np.float64) * scale(law, 37)).astype(np.float32)
+    got = projection.project(x, 37, **law, seed=2, first_feature=first_feature)
     np.testing.assert_array_equal(got, expected)
 
 
@@ -192,27 +202,26 @@ def test_order_of_the_sums_in_float64(isa):
     np.testing.assert_array_equal(got, sums * (1 / math.sqrt(37)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_float64_error(isa, kind):
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_float64_error(isa, law):
     """The promise is 1e-12 of the norm.
 
     A chain of 256 and 12 blocks round 268 times: 268 * 2^-53 * max|a| * |x|_1 / sqrt(50) is below
     1.5e-12 of the norm if all roundings agree, and a 50th part of that where they are random.
     """
     x = np.random.default_rng(0).standard_normal((20, 3000))
-    got = projection.project(x, 50, kind=kind, seed=1)
+    got = projection.project(x, 50, **law, seed=1)
     exact = (
-        x.astype(np.longdouble)
-        @ projection.block(kind, 1, slice(50), slice(3000)).T.astype(np.longdouble)
-    ) / np.sqrt(np.longdouble(50))
+        x.astype(np.longdouble) @ matrix(law, 1, slice(50), slice(3000)).T.astype(np.longdouble)
+    ) * np.longdouble(scale(law, 50))
     assert np.all(np.abs(got - exact) <= 1e-12 * np.linalg.norm(x, axis=1, keepdims=True))
     np.testing.assert_allclose(
-        got, reference.project(x, 50, kind=kind, seed=1), rtol=0, atol=1e-12 * 60
+        got, reference.project(x, 50, **law, seed=1), rtol=0, atol=1e-12 * 60
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_float32_error_is_that_of_a_given_matrix(isa, kind):
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_float32_error_is_that_of_a_given_matrix(isa, law):
     """At most twice the error of an SGEMM that is given A, on the same input (root mean square)."""
     rng = np.random.default_rng(0)
     for x in (
@@ -221,34 +230,35 @@ def test_float32_error_is_that_of_a_given_matrix(isa, kind):
         rng.standard_cauchy((40, 500)),
     ):
         x = x.astype(np.float32)
-        matrix = projection.block(kind, 1, slice(80), slice(x.shape[1]))
-        exact = x.astype(np.float64) @ matrix.T / math.sqrt(80)
-        sgemm = (x @ matrix.astype(np.float32).T).astype(np.float64) / math.sqrt(80)
-        ours = projection.project(x, 80, kind=kind, seed=1)
+        a = matrix(law, 1, slice(80), slice(x.shape[1]))
+        exact = x.astype(np.float64) @ a.T * scale(law, 80)
+        sgemm = (x @ a.astype(np.float32).T).astype(np.float64) * scale(law, 80)
+        ours = projection.project(x, 80, **law, seed=1)
         assert np.linalg.norm(ours - exact) <= 2 * np.linalg.norm(sgemm - exact)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("law", LAWS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
-def test_16_bit_floats_are_summed_in_float32_and_rounded_once(isa, kind, dtype):
+def test_16_bit_floats_are_summed_in_float32_and_rounded_once(isa, law, dtype):
     x = np.random.default_rng(0).standard_normal((9, 700)).astype(dtype)
-    # A power of 4 makes the scale exact, so that the float32 result is the unrounded one.
-    wide = projection.project(x.astype(np.float32), 64, kind=kind, seed=3)
-    got = projection.project(x, 64, kind=kind, seed=3)
+    # Powers of 4 make the scale exact, so that the float32 result is the unrounded one.
+    law = exactly_scaled(law)
+    wide = projection.project(x.astype(np.float32), 64, **law, seed=3)
+    got = projection.project(x, 64, **law, seed=3)
     assert got.dtype == dtype
     np.testing.assert_array_equal(got, wide.astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
-def test_results_do_not_depend_on_level_threads_or_batch(isa, threads, kind, dtype):
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_results_do_not_depend_on_level_threads_or_batch(isa, threads, law, dtype):
     x = ramp(211, 1000, dtype=dtype)
-    y = projection.project(x, 130, kind=kind, seed=11, first_feature=77)
-    assert sha256(y) == DIGESTS[kind, dtype.name]
+    y = projection.project(x, 130, **law, seed=11, first_feature=77)
+    assert sha256(y) == DIGESTS[law["kind"], dtype.name]
     for rows in (slice(0, 1), slice(210, 211), slice(100, 107), slice(0, 96)):
-        alone = projection.project(x[rows], 130, kind=kind, seed=11, first_feature=77)
+        alone = projection.project(x[rows], 130, **law, seed=11, first_feature=77)
         np.testing.assert_array_equal(alone, y[rows])
-    prefix = projection.project(x[:20], 64, kind=kind, seed=11, first_feature=77)
+    prefix = projection.project(x[:20], 64, **law, seed=11, first_feature=77)
     if dtype.itemsize > 2:  # sums of the same rows of A, with a scale of their own
         np.testing.assert_allclose(
             prefix * math.sqrt(64), y[:20, :64] * math.sqrt(130), rtol=4 * np.finfo(dtype).eps
@@ -265,20 +275,24 @@ DIGESTS = {
     ("gaussian", "float64"): "61351d6a860ed0118ca6609475844ff85252da5b2b07469521d95896a2c2975e",
     ("gaussian", "float16"): "baab750ee6b74f472359d6f9bb9c4aedd8c2be889e4a5f6c9a2e80889d1b1288",
     ("gaussian", "bfloat16"): "ab2265583413aa1668b68ab97f56a5203724599687d3cd4c4e0be039c4bc07ce",
+    ("sparse", "float32"): "5b2af17cd56939f5fae2df6bbed2d814cf52a49801fd589e92db567b510de527",
+    ("sparse", "float64"): "55fa9dfd170ccfce1833585996350518d3a67a1ac01ba01e53f9a83b08ce7afa",
+    ("sparse", "float16"): "1b61778a72e93ba9bde1a7045bed1531a1ba270b66960e69c58bf03ad56d7f6d",
+    ("sparse", "bfloat16"): "b100ed9f91fc0d018aea1627b9822a8de662b42289ccf1fe068d129792a31bc4",
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("law", LAWS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
-def test_feature_chunks_add_up(isa, kind, dtype):
+def test_feature_chunks_add_up(isa, law, dtype):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((8, 1000)).astype(dtype)
-    whole = projection.project(x, 64, kind=kind, seed=6, first_feature=2**33 + 100)
+    whole = projection.project(x, 64, **law, seed=6, first_feature=2**33 + 100)
     for edges in ([0, 1, 1000], [0, 300, 301, 777, 1000], [0, 156, 412, 668, 924, 1000]):
         parts = [
-            projection.project(
-                x[:, a:b], 64, kind=kind, seed=6, first_feature=2**33 + 100 + a
-            ).astype(np.float64)
+            projection.project(x[:, a:b], 64, **law, seed=6, first_feature=2**33 + 100 + a).astype(
+                np.float64
+            )
             for a, b in itertools.pairwise(edges)
         ]
         # The promise: 1e-6 of the norm for float32.
@@ -286,9 +300,10 @@ def test_feature_chunks_add_up(isa, kind, dtype):
         norms = np.linalg.norm(x, axis=1, keepdims=True)
         assert np.all(np.abs(sum(parts) - whole) <= limit * norms)
     # Two blocks by global index and an exact scale: the same addition, hence the same bits.
-    two = projection.project(x[:, :412], 64, kind=kind, seed=6, first_feature=100)
-    first = projection.project(x[:, :156], 64, kind=kind, seed=6, first_feature=100)
-    second = projection.project(x[:, 156:412], 64, kind=kind, seed=6, first_feature=256)
+    law = exactly_scaled(law)
+    two = projection.project(x[:, :412], 64, **law, seed=6, first_feature=100)
+    first = projection.project(x[:, :156], 64, **law, seed=6, first_feature=100)
+    second = projection.project(x[:, 156:412], 64, **law, seed=6, first_feature=256)
     np.testing.assert_array_equal(first + second, two)
 
 
@@ -307,25 +322,28 @@ def test_one_hot_vectors_keep_their_norm(isa, dtype):
     np.testing.assert_array_equal(np.abs(y.astype(np.float64)), 0.25)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_special_values_propagate(isa, kind):
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_special_values_propagate(isa, law):
     x = np.ones((6, 300), np.float32)
     x[1, 7] = np.nan
     x[2, 7] = np.inf
     x[3, 7], x[3, 8] = np.inf, np.nan
     x[4] = 3e38
-    y = projection.project(x, 40, kind=kind)
-    entries = projection.block(kind, 0, slice(40), slice(300))
+    y = projection.project(x, 40, **law)
+    entries = matrix(law, 0, slice(40), slice(300))
     assert np.isfinite(y[[0, 5]]).all()
     np.testing.assert_array_equal(y[0], y[5])
     assert np.isnan(y[[1, 3]]).all()
-    np.testing.assert_array_equal(y[2], np.inf * np.sign(entries[:, 7]))
+    with np.errstate(invalid="ignore"):  # 0 * inf is NaN
+        np.testing.assert_array_equal(y[2], np.inf * np.sign(entries[:, 7]))
     # Sums beyond the range of float32 are infinite, or NaN where they overflow both ways.
     assert not np.isfinite(y[4]).all()
-    subnormal = projection.project(np.full((1, 1), 1e-42, np.float32), 16, kind=kind)
+    subnormal = projection.project(np.full((1, 1), 1e-42, np.float32), 16, **law)
     np.testing.assert_array_equal(
         subnormal[0],
-        ((np.float32(1e-42) * entries[:16, 0]).astype(np.float32) / 4).astype(np.float32),
+        ((np.float32(1e-42) * entries[:16, 0]).astype(np.float32) * scale(law, 16)).astype(
+            np.float32
+        ),
     )
 
 

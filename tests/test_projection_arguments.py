@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projection_cases import BF16, DTYPES, KINDS, ramp
+from projection_cases import BF16, DTYPES, LAWS, ramp
 from slipstick import projection
 
 # --- Layout and frameworks ------------------------------------------------------------------------
@@ -17,8 +17,8 @@ from slipstick import projection
 
 @pytest.mark.parametrize("shape", [(0, 5), (0, 3, 5), (3, 0, 5), (2, 0, 0, 5)], ids=str)
 def test_empty_batches(shape):
-    for kind in KINDS:
-        y = projection.project(np.empty(shape, np.float32), 7, kind=kind)
+    for law in LAWS:
+        y = projection.project(np.empty(shape, np.float32), 7, **law)
         assert y.shape == (*shape[:-1], 7)
         assert y.dtype == np.float32
 
@@ -42,16 +42,16 @@ def views(draw):
 
 
 @settings(max_examples=150, derandomize=True, deadline=None)
-@given(views(), st.integers(1, 40), st.sampled_from(KINDS), st.data())
-def test_any_strides_are_read_in_place(x, k, kind, data):
-    expected = projection.project(x.copy(order="C"), k, kind=kind, seed=5)
+@given(views(), st.integers(1, 40), st.sampled_from(LAWS), st.data())
+def test_any_strides_are_read_in_place(x, k, law, data):
+    expected = projection.project(x.copy(order="C"), k, **law, seed=5)
     assert expected.shape == (*x.shape[:-1], k)
     x.flags.writeable = False
-    np.testing.assert_array_equal(projection.project(x, k, kind=kind, seed=5), expected)
+    np.testing.assert_array_equal(projection.project(x, k, **law, seed=5), expected)
     order = data.draw(st.permutations(range(x.ndim)))
     room = np.zeros([2 * expected.shape[axis] for axis in order], x.dtype)
     out = room[tuple(slice(None, None, 2) for _ in order)].transpose(np.argsort(order))
-    assert projection.project(x, k, kind=kind, seed=5, out=out) is out
+    assert projection.project(x, k, **law, seed=5, out=out) is out
     np.testing.assert_array_equal(out, expected)
     assert np.count_nonzero(room) == np.count_nonzero(expected)  # nothing beside it is written
 
@@ -78,16 +78,14 @@ INTEGERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 
 
 
 @pytest.mark.parametrize("dtype", ["bool", *INTEGERS])
-@pytest.mark.parametrize("kind", KINDS)
-def test_integers_become_float64(isa, dtype, kind):
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_integers_become_float64(isa, dtype, law):
     x = np.random.default_rng(0).integers(0, 256, (3, 20, 8), np.uint8).view(dtype)[..., 0]
     if dtype == "bool":
         x = np.random.default_rng(0).integers(0, 2, (3, 20)).astype(bool)
-    y = projection.project(x[:, ::-2], 8, kind=kind)
+    y = projection.project(x[:, ::-2], 8, **law)
     assert y.dtype == np.float64
-    np.testing.assert_array_equal(
-        y, projection.project(x[:, ::-2].astype(np.float64), 8, kind=kind)
-    )
+    np.testing.assert_array_equal(y, projection.project(x[:, ::-2].astype(np.float64), 8, **law))
 
 
 def test_numpy_integers_are_accepted():

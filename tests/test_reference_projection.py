@@ -14,9 +14,14 @@ from projection_cases import (
     GAUSSIAN_ENTRIES,
     GAUSSIAN_OF_WORD,
     GAUSSIAN_WORDS,
+    LAWS,
     MILLION_ENTRIES,
     PHILOX_OF_RANDOM123,
     RADEMACHER_COLUMNS,
+    SPARSE_ENTRIES,
+    SPARSE_WORDS,
+    reference_matrix,
+    scale,
     words,
 )
 from slipstick import reference
@@ -50,6 +55,13 @@ def test_gaussian_known_answers():
     assert bits.tolist() == words(GAUSSIAN_ENTRIES)
 
 
+def test_sparse_known_answers():
+    got = reference.philox4x32([0, 0, 0, 0x53505200], [7, 0])
+    assert got.tolist() == words(SPARSE_WORDS)
+    entries = reference.block("sparse", 7, slice(0, 4), slice(0, 1), density=1 / 3)[:, 0]
+    assert entries.tolist() == SPARSE_ENTRIES
+
+
 def test_gaussian_law_at_its_ends():
     # The smallest and largest probabilities and the middle, each with both signs.
     word, expected = zip(*GAUSSIAN_OF_WORD, (0x80000001, 0xBF2CAB5D), strict=True)
@@ -79,9 +91,9 @@ def test_gaussian_law_is_the_normal_quantile():
     )
 
 
-@pytest.mark.parametrize(("kind", "digest"), MILLION_ENTRIES)
-def test_hash_of_the_first_million_entries(kind, digest):
-    entries = reference.block(kind, 7, slice(0, 1024), slice(0, 1024)).astype("<f4")
+@pytest.mark.parametrize(("law", "digest"), MILLION_ENTRIES)
+def test_hash_of_the_first_million_entries(law, digest):
+    entries = reference_matrix(law, 7, slice(0, 1024), slice(0, 1024)).astype("<f4")
     assert hashlib.sha256(entries.tobytes()).hexdigest() == digest
 
 
@@ -90,11 +102,11 @@ def test_rademacher_signs_known_answer():
     assert entries[:, 0].tolist() == [-1, -1, 1, 1, -1, 1, -1, -1]
 
 
-@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
+@pytest.mark.parametrize("law", LAWS, ids=str)
 @pytest.mark.parametrize("corner", [(0, 0), (1000, 2**32 - 20), (0, 2**64 - 40)], ids=str)
-def test_any_block_is_a_part_of_the_whole(kind, corner):
+def test_any_block_is_a_part_of_the_whole(law, corner):
     i, j = corner
-    whole = reference.block(kind, 3, slice(i, i + 300), slice(j, j + 40))
+    whole = reference_matrix(law, 3, slice(i, i + 300), slice(j, j + 40))
     assert whole.shape == (300, 40)
     assert whole.dtype == np.float64
     for rows, cols in [
@@ -103,34 +115,34 @@ def test_any_block_is_a_part_of_the_whole(kind, corner):
         ((127, 129), (0, 40)),
         ((299, 300), (39, 40)),
     ]:
-        part = reference.block(
-            kind, 3, slice(i + rows[0], i + rows[1]), slice(j + cols[0], j + cols[1])
+        part = reference_matrix(
+            law, 3, slice(i + rows[0], i + rows[1]), slice(j + cols[0], j + cols[1])
         )
         assert np.array_equal(part, whole[slice(*rows), slice(*cols)])
-    assert reference.block(kind, 3, slice(i, i), slice(j, j + 40)).shape == (0, 40)
-    assert not np.array_equal(whole, reference.block(kind, 4, slice(i, i + 300), slice(j, j + 40)))
+    assert reference_matrix(law, 3, slice(i, i), slice(j, j + 40)).shape == (0, 40)
+    assert not np.array_equal(whole, reference_matrix(law, 4, slice(i, i + 300), slice(j, j + 40)))
 
 
-@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
-def test_block_with_components_is_scaled(kind):
-    plain = reference.block(kind, 5, slice(0, 6), slice(2, 9))
-    scaled = reference.block(kind, 5, slice(0, 6), slice(2, 9), n_components=6)
-    assert np.array_equal(scaled, plain * (1 / math.sqrt(6)))
-    assert np.array_equal(reference.block(kind, 5, slice(4), slice(9))[:, 2:], plain[:4])
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_block_with_components_is_scaled(law):
+    plain = reference_matrix(law, 5, slice(0, 6), slice(2, 9))
+    scaled = reference_matrix(law, 5, slice(0, 6), slice(2, 9), n_components=6)
+    assert np.array_equal(scaled, plain * scale(law, 6))
+    assert np.array_equal(reference_matrix(law, 5, slice(4), slice(9))[:, 2:], plain[:4])
 
 
-@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
-def test_project_multiplies_by_the_block(kind):
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_project_multiplies_by_the_block(law):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 3, 50)).astype(np.float32)
-    matrix = reference.block(kind, 2**63 + 1, slice(0, 20), slice(5, 55), n_components=20)
-    got = reference.project(x, 20, kind=kind, seed=2**63 + 1, first_feature=5)
+    matrix = reference_matrix(law, 2**63 + 1, slice(0, 20), slice(5, 55), n_components=20)
+    got = reference.project(x, 20, **law, seed=2**63 + 1, first_feature=5)
     assert got.shape == (2, 3, 20)
     # 50 terms of order 1 in another order of operations.
     np.testing.assert_allclose(got, x.astype(np.float64) @ matrix.T, rtol=0, atol=1e-13)
     parts = [
-        reference.project(x[..., :17], 20, kind=kind, seed=2**63 + 1, first_feature=5),
-        reference.project(x[..., 17:], 20, kind=kind, seed=2**63 + 1, first_feature=22),
+        reference.project(x[..., :17], 20, **law, seed=2**63 + 1, first_feature=5),
+        reference.project(x[..., 17:], 20, **law, seed=2**63 + 1, first_feature=22),
     ]
     np.testing.assert_allclose(parts[0] + parts[1], got, rtol=0, atol=1e-13)
 

@@ -111,18 +111,6 @@ private:
                     view.address(own.batch, unit.kv_head, own.first_key + key, int64_t{0})),
                 view.strides[2] * size, width * size, keys};
     }
-    Lines lines(const View<4>& view, const Unit& unit, int64_t key, int64_t keys, int64_t width,
-                T* buffer) const {
-        const Sequence& own = visibility_.sequence(unit.sequence);
-        const T* source = view.at<T>(own.batch, unit.kv_head, own.first_key + key, int64_t{0});
-        if (view.strides[3] == 1 || width <= 1) return {source, view.strides[2]};
-        for (int64_t j = 0; j < keys; ++j) {
-            for (int64_t c = 0; c < width; ++c)
-                buffer[j * width + c] = source[j * view.strides[2] + c * view.strides[3]];
-        }
-        return {buffer, width};
-    }
-
     void run_part(const Unit& unit, int64_t part) {
         const Scratch queries(unit.rows * query_width_ * static_cast<int64_t>(sizeof(Acc)));
         const Scratch buffers(kStepKeys * (shape_.dim + shape_.dim_v) *

@@ -1,6 +1,7 @@
 // _cpu: what this file holds is the list of what the module offers.
 #include "bind/attention.hpp"
 #include "bind/errors.hpp"
+#include "bind/lsh.hpp"
 #include "bind/mitchell.hpp"
 #include "bind/projection.hpp"
 #include "core/error.hpp"
@@ -57,4 +58,5 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
     slipstick::bind::bind_mitchell(module);
     slipstick::bind::bind_errors(module);
     slipstick::bind::bind_projection(module);
+    slipstick::bind::bind_lsh(module);
 }

@@ -1,23 +1,32 @@
 // The projection family's functions of _cpu.
 #pragma once
 
+#include <tuple>
+
 #include "bind/call.hpp"
 #include "core/philox.hpp"
 #include "projection/gaussian.hpp"
+#include "projection/hadamard.hpp"
 #include "projection/projection.hpp"
 
 namespace slipstick::bind {
+
+// The Law of python/slipstick/projection/_law.py, a tuple.
+using LawFields = std::tuple<std::string_view, uint64_t, uint32_t, double, int64_t, int64_t>;
+inline cpu::projection::Law law_from(const char* function, const LawFields& fields) {
+    const auto& [kind, seed, threshold, scale, nonzeros, components] = fields;
+    return {cpu::projection::kind_of(function, kind), seed, threshold, scale, nonzeros, components};
+}
 
 inline void bind_projection(py::module_& module) {
     namespace projection = cpu::projection;
 
     module.def(
         "project",
-        [](py::object x, int64_t n_components, std::string_view kind, uint64_t seed,
-           uint32_t threshold, double scale, uint64_t first_feature, py::object out,
-           py::object empty) {
+        [](py::object x, int64_t n_components, const LawFields& fields, uint64_t first_feature,
+           py::object out, py::object empty) {
             const Array input("project", "x", x);
-            const projection::Law law{projection::kind_of("project", kind), seed, threshold, scale};
+            const projection::Law law = law_from("project", fields);
             const Result result(
                 "project", out, empty,
                 projection::result_of_project(input.tensor(), n_components, first_feature),
@@ -26,23 +35,50 @@ inline void bind_projection(py::module_& module) {
                 [&] { projection::project(input.tensor(), law, first_feature, result.tensor()); });
             return result.object();
         },
-        py::arg("x"), py::arg("n_components"), py::arg("kind"), py::arg("seed"),
-        py::arg("threshold"), py::arg("scale"), py::arg("first_feature"), py::arg("out"),
-        py::arg("empty"));
+        py::arg("x"), py::arg("n_components"), py::arg("law"), py::arg("first_feature"),
+        py::arg("out"), py::arg("empty"));
+
+    module.def(
+        "back_project",
+        [](py::object y, int64_t n_features, const LawFields& fields, uint64_t first_feature,
+           py::object out, py::object empty) {
+            const Array input("back_project", "y", y);
+            const projection::Law law = law_from("back_project", fields);
+            const Result result(
+                "back_project", out, empty,
+                projection::result_of_back_project(input.tensor(), n_features, first_feature),
+                {{"y", input.tensor()}});
+            without_gil([&] {
+                projection::back_project(input.tensor(), law, first_feature, result.tensor());
+            });
+            return result.object();
+        },
+        py::arg("y"), py::arg("n_features"), py::arg("law"), py::arg("first_feature"),
+        py::arg("out"), py::arg("empty"));
 
     // Fills `out`, a float64 array (rows, columns).
     module.def(
         "projection_block",
-        [](std::string_view kind, uint64_t seed, uint32_t threshold, double scale,
-           uint64_t first_row, uint64_t first_column, py::object out) {
+        [](const LawFields& fields, uint64_t first_row, uint64_t first_column, py::object out) {
             const Array result("block", "out", out);
-            const projection::Law law{projection::kind_of("block", kind), seed, threshold, scale};
+            const projection::Law law = law_from("block", fields);
             const Tensor target = result.writable();
             check_dtype("block", {"out", target}, target.dtype == Dtype::kFloat64, "float64");
             without_gil([&] { projection::block(law, first_row, first_column, target); });
         },
-        py::arg("kind"), py::arg("seed"), py::arg("threshold"), py::arg("scale"),
-        py::arg("first_row"), py::arg("first_column"), py::arg("out"));
+        py::arg("law"), py::arg("first_row"), py::arg("first_column"), py::arg("out"));
+
+    module.def(
+        "hadamard",
+        [](py::object x, int64_t axis, py::object out, py::object empty) {
+            const Array input("hadamard", "x", x);
+            const Result result("hadamard", out, empty,
+                                projection::result_of_hadamard(input.tensor(), axis),
+                                {{"x", input.tensor()}}, true);
+            without_gil([&] { projection::hadamard(input.tensor(), axis, result.tensor()); });
+            return result.object();
+        },
+        py::arg("x"), py::arg("axis"), py::arg("out"), py::arg("empty"));
 
     // The definitions of one block of bits and of one Gaussian entry, for the tests.
     module.def(

@@ -217,13 +217,18 @@ SLIPSTICK_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 }
 #endif
 
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA)
+constexpr bool kFusesMulAdd = true;
+#else
+constexpr bool kFusesMulAdd = false;
+#endif
 template <class V>
 SLIPSTICK_INLINE V mul_add(V a, V b, V c) {
-#if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA)
-    return fma(a, b, c);
-#else
-    return a * b + c;
-#endif
+    if constexpr (kFusesMulAdd) {
+        return fma(a, b, c);
+    } else {
+        return a * b + c;
+    }
 }
 
 // The 64-bit products of the low halves of 64-bit lanes, whatever the high halves hold.
@@ -343,20 +348,34 @@ SLIPSTICK_INLINE Vec<T> exp(Vec<T> x) {
     return mul_add(parts.remainder, parts.scale, parts.scale);
 }
 
-// (1 - e) / (1 + e) with e = e^(-2|x|) = 2^w (1 + p), the numerator without cancellation as
-// (1 - 2^w) - 2^w p. NaN stays. Worst error measured against long double: 2.6 ulp, in either
-// format.
+// (1 - e) / (1 + e) with e = e^(-2|x|) = 2^w (1 + p), the numerator n without cancellation as
+// (1 - 2^w) - 2^w p. NaN stays. Where fma is an instruction, n and the denominator 2 - n keep what
+// their rounding lost, and a step of Newton's gives it back to the quotient. Worst error measured
+// against long double: 1.6 ulp with it, 2.6 without, in either format.
 template <class T>
 SLIPSTICK_INLINE Vec<T> tanh(Vec<T> x) {
+    using V = Vec<T>;
     using Bits = Vec<typename BitsOf<T>::Unsigned>;
     const Bits sign = bit_cast<Bits>(x) & bit_cast<Bits>(broadcast(static_cast<T>(-0.0)));
-    const Vec<T> magnitude = bit_cast<Vec<T>>(bit_cast<Bits>(x) ^ sign);
-    const Vec<T> one = broadcast(T{1});
+    const V magnitude = bit_cast<V>(bit_cast<Bits>(x) ^ sign);
     // From 20 on the result is 1 in either format.
-    const Vec<T> twenty = broadcast(T{20});
+    const V twenty = broadcast(T{20});
     const ExpParts<T> parts = exp_parts<T>((magnitude > twenty ? twenty : magnitude) * T{-2});
-    const Vec<T> numerator = mul_add(-parts.scale, parts.remainder, one - parts.scale);
-    return bit_cast<Vec<T>>(bit_cast<Bits>(numerator / (T{2} - numerator)) | sign);
+    const V whole = T{1} - parts.scale;
+    const V part = parts.scale * parts.remainder;
+    const V n = whole - part;
+    const V denominator = T{2} - n;
+    V quotient = n / denominator;
+    if constexpr (kFusesMulAdd) {
+        const V n_low = (whole - n) - part;
+        const V denominator_low = ((T{2} - denominator) - n) - n_low;
+        const V rest =
+            mul_add(-quotient, denominator, n) + mul_add(-quotient, denominator_low, n_low);
+        // 1 / denominator to within 5 %: it lies between 1 and 2.
+        const V inverse = mul_add(denominator, broadcast(T(-0.5)), broadcast(T(1.457)));
+        quotient = mul_add(rest, inverse, quotient);
+    }
+    return bit_cast<V>(bit_cast<Bits>(quotient) | sign);
 }
 
 // --- 16-bit floats ---

@@ -13,6 +13,7 @@ namespace slipstick::projection {
 inline constexpr uint32_t kRademacherTag = 0x52414400;
 inline constexpr uint32_t kGaussianTag = 0x47415500;
 inline constexpr uint32_t kSparseTag = 0x53505200;
+inline constexpr uint32_t kHashedTag = 0x534A4C00;  // sjlt and countsketch
 
 // Ops names the types and the operations that + - * / < ?: do not cover:
 //   Float, Bits             float and uint32_t, or vectors of them

@@ -1,4 +1,4 @@
-// What a level offers to the family: one product a kind and dtype.
+// What a level offers to the family: one product a dense kind and dtype.
 #pragma once
 
 #include "core/dtype.hpp"
@@ -23,10 +23,13 @@ struct Product {
     PackRowsFn pack_rows;
     GenerateFn generate;
     int64_t generate_columns;  // what one call of `generate` makes best; whole panels
+    // The transpose, for the adjoint: panels of `count` features from `feature` on and of `depth`
+    // components from `component` on, a multiple of 128.
+    GenerateFn generate_adjoint;
 };
 
 struct Kernels {
-    PerDtype<const Product*> product[kKindCount];
+    PerDtype<const Product*> product[kProductKinds];
 };
 
 }  // namespace slipstick::cpu::projection

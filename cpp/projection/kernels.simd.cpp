@@ -1,11 +1,10 @@
 #include "projection/kernels.hpp"
 
-#include <type_traits>
-
 #include "core/simd.hpp"
 #include "core/tile.hpp"
 #include "projection/gaussian.hpp"
 #include "projection/streams.hpp"
+#include "projection/widen.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
@@ -180,23 +179,99 @@ void generate_from_words(const Law& law, uint64_t feature, uint64_t component, i
     }
 }
 
-// --- The left operand ---
+// --- The transpose: lanes run over features ---
 
-// What an element is multiplied and summed as: 16-bit floats as float32, integers as float64.
-template <class T>
-constexpr auto widened(T value) {
-    if constexpr (std::is_same_v<T, Bool>) {
-        return value ? 1.0 : 0.0;
-    } else if constexpr (std::is_integral_v<T>) {
-        return static_cast<double>(value);
-    } else if constexpr (sizeof(T) == 2) {
-        return to_float(value);
-    } else {
-        return value;
+// The words of a panel's features at one c0: word w of feature f is words[w][f].
+template <int width>
+struct PanelWords {
+    uint32_t word[4][width];
+};
+
+template <int width>
+SLIPSTICK_INLINE void panel_words(const RoundKeys& keys, uint32_t tag, uint64_t group,
+                                  uint64_t feature, PanelWords<width>& made) {
+    constexpr int step = kSideBySide * kWordLanes;  // what one call of philox makes
+    static_assert(width % step == 0);
+    for (int f = 0; f < width; f += step) {
+        Words blocks;
+        // Even features in one vector, odd ones in the other: two halves of 64-bit lanes.
+        for (int b = 0; b < kSideBySide; ++b) {
+            const Word j = broadcast(feature + static_cast<uint64_t>(f + b)) + lane_numbers() * 2;
+            blocks.word[0][b] = broadcast(group);
+            blocks.word[1][b] = j;
+            blocks.word[2][b] = j >> 32;
+            blocks.word[3][b] = broadcast(uint64_t{tag});
+        }
+        philox(blocks, keys);
+        for (int w = 0; w < 4; ++w) {
+            const Word both = (blocks.word[w][0] & 0xffffffffu) | (blocks.word[w][1] << 32);
+            store(made.word[w] + f, both);
+        }
     }
 }
+
 template <class T>
-using SumOf = decltype(widened(T{}));
+void generate_signs_adjoint(const Law& law, uint64_t feature, uint64_t component, int64_t count,
+                            int64_t depth, void* packed) {
+    using Lane = typename BitsOf<T>::Unsigned;
+    constexpr int width = kTileColumns<T>;
+    constexpr int sign = 8 * sizeof(T) - 1;
+    const RoundKeys keys(law.seed);
+    const Vec<Lane> one = bit_cast<Vec<Lane>>(broadcast(T{1}));
+    const Vec<Lane> sign_bit = broadcast(static_cast<Lane>(Lane{1} << sign));
+    for (int64_t first = 0; first < count; first += width) {
+        T* const panel = static_cast<T*>(packed) + first * depth;
+        for (int64_t k0 = 0; k0 < depth; k0 += kSignColumns) {
+            PanelWords<width> words;
+            panel_words(keys, kRademacherTag,
+                        (component + static_cast<uint64_t>(k0)) / kSignColumns,
+                        feature + static_cast<uint64_t>(first), words);
+            for (int64_t k = k0; k < depth && k < k0 + kSignColumns; k += 32) {
+                const int length = static_cast<int>(depth - k < 32 ? depth - k : 32);
+                for (int v = 0; v < kTileVectors; ++v) {
+                    // The bit of the last component to the top, then one place a component down.
+                    Lane lanes[kLanes<T>];
+                    for (int i = 0; i < kLanes<T>; ++i)
+                        lanes[i] = words.word[(k - k0) / 32][v * kLanes<T> + i];
+                    Vec<Lane> bits = load<Vec<Lane>>(lanes) << (sign + 1 - length);
+                    for (int64_t i = length - 1; i >= 0; --i, bits <<= 1) {
+                        store(panel + (k + i) * width + v * kLanes<T>,
+                              bit_cast<Vec<T>>((bits & sign_bit) | one));
+                    }
+                }
+            }
+        }
+    }
+}
+
+template <class T, class Entries>
+void generate_from_words_adjoint(const Law& law, uint64_t feature, uint64_t component,
+                                 int64_t count, int64_t depth, void* packed) {
+    constexpr int width = kTileColumns<T>;
+    static_assert(width % kLanes<float> == 0);
+    const RoundKeys keys(law.seed);
+    const Entries entries(law);
+    for (int64_t first = 0; first < count; first += width) {
+        T* const panel = static_cast<T*>(packed) + first * depth;
+        for (int64_t k = 0; k < depth; k += 4) {
+            PanelWords<width> words;
+            panel_words(keys, Entries::kTag, (component + static_cast<uint64_t>(k)) / 4,
+                        feature + static_cast<uint64_t>(first), words);
+            for (int w = 0; w < 4 && k + w < depth; ++w) {
+                for (int f = 0; f < width; f += kLanes<float>) {
+                    const Vec<float> made = entries(load<Word>(words.word[w] + f));
+                    if constexpr (sizeof(T) == sizeof(float)) {
+                        store(panel + (k + w) * width + f, made);
+                    } else {
+                        store_widened(panel + (k + w) * width + f, made);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// --- The left operand ---
 
 template <class T>
 SLIPSTICK_INLINE void pack_panel(const T* const rows[], int64_t depth_stride, int64_t depth,
@@ -236,6 +311,7 @@ constexpr Product kSignProduct = {
     .pack_rows = &pack_rows<T>,
     .generate = &generate_signs<SumOf<T>>,
     .generate_columns = kSignColumns,
+    .generate_adjoint = &generate_signs_adjoint<SumOf<T>>,
 };
 
 template <class T>
@@ -244,6 +320,7 @@ constexpr Product kGaussianProduct = {
     .pack_rows = &pack_rows<T>,
     .generate = &generate_from_words<SumOf<T>, GaussianEntries>,
     .generate_columns = kWordColumns,
+    .generate_adjoint = &generate_from_words_adjoint<SumOf<T>, GaussianEntries>,
 };
 
 template <class T>
@@ -252,20 +329,15 @@ constexpr Product kSparseProduct = {
     .pack_rows = &pack_rows<T>,
     .generate = &generate_from_words<SumOf<T>, SparseEntries>,
     .generate_columns = kWordColumns,
+    .generate_adjoint = &generate_from_words_adjoint<SumOf<T>, SparseEntries>,
 };
-
-template <class Maker>
-constexpr PerDtype<const Product*> every_dtype(Maker maker) {
-    return make_per_dtype<const Product*, float, double, Float16, BFloat16, int8_t, int16_t,
-                          int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, Bool>(maker);
-}
 
 }  // namespace
 
 const projection::Kernels projection_kernels = {
-    .product = {every_dtype([]<class T>() { return &kSignProduct<T>; }),
-                every_dtype([]<class T>() { return &kGaussianProduct<T>; }),
-                every_dtype([]<class T>() { return &kSparseProduct<T>; })},
+    .product = {every_dtype<const Product*>([]<class T>() { return &kSignProduct<T>; }),
+                every_dtype<const Product*>([]<class T>() { return &kGaussianProduct<T>; }),
+                every_dtype<const Product*>([]<class T>() { return &kSparseProduct<T>; })},
 };
 
 }  // namespace slipstick::cpu::SLIPSTICK_LEVEL

@@ -4,7 +4,9 @@
 
 #include "core/error.hpp"
 #include "core/store.hpp"
+#include "projection/hashed.hpp"
 #include "projection/kernels.hpp"
+#include "projection/rows.hpp"
 
 namespace slipstick::cpu::projection {
 namespace {
@@ -13,97 +15,19 @@ const Product* product_of(Kind kind, Dtype dtype) {
     return active_projection_kernels().product[static_cast<int>(kind)][dtype];
 }
 
-// The rows of a tensor (all axes but the last, as one), in runs of equal distance.
-class Rows {
-public:
-    explicit Rows(const ConstTensor& tensor) {
-        for (int axis = 0; axis + 1 < tensor.rank; ++axis) {
-            const int64_t size = tensor.shape[axis];
-            const int64_t stride = tensor.strides[axis];
-            if (size == 1) continue;
-            if (rank_ > 0 &&
-                strides_[rank_ - 1] == size * stride) {  // one axis with the one before
-                shape_[rank_ - 1] *= size;
-                strides_[rank_ - 1] = stride;
-            } else {
-                shape_[rank_] = size;
-                strides_[rank_++] = stride;
-            }
-            count_ *= size;
-        }
-        if (rank_ == 0) {
-            shape_[0] = 1;
-            strides_[rank_++] = 0;
-        }
-    }
-
-    int64_t count() const { return count_; }
-
-    // Calls body(row, rows, offset, stride) for runs that cover [begin, begin + count): row r of a
-    // run lies offset + r * stride elements from the start.
-    template <class Body>
-    void for_each_run(int64_t begin, int64_t count, Body body) const {
-        const int64_t length = shape_[rank_ - 1];
-        const int64_t stride = strides_[rank_ - 1];
-        for (int64_t row = begin; row < begin + count;) {
-            const int64_t within = row % length;
-            int64_t offset = within * stride;
-            int64_t rest = row / length;
-            for (int axis = rank_ - 2; axis >= 0; --axis) {
-                offset += rest % shape_[axis] * strides_[axis];
-                rest /= shape_[axis];
-            }
-            const int64_t rows = std::min(begin + count - row, length - within);
-            body(row, rows, offset, stride);
-            row += rows;
-        }
-    }
-
-private:
-    int rank_ = 0;
-    int64_t count_ = 1;
-    int64_t shape_[kMaxRank];
-    int64_t strides_[kMaxRank];
-};
-
-}  // namespace
-
-Kind kind_of(const char* function, std::string_view name) {
-    if (name == "rademacher") return Kind::kRademacher;
-    if (name == "gaussian") return Kind::kGaussian;
-    if (name == "sparse") return Kind::kSparse;
-    refuse_value(function, "`kind` must be 'rademacher', 'gaussian' or 'sparse', got '", name, "'");
-}
-
-ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature) {
-    if (x.rank == 0) refuse_value("project", "`x` must have at least one axis, got shape ()");
-    const int64_t features = x.shape[x.rank - 1];
-    if (features == 0) {
-        refuse_value("project", "`x` must have at least one feature, got shape ", shape_text(x));
-    }
-    if (first_feature > ~uint64_t{0} - static_cast<uint64_t>(features - 1)) {
-        refuse_value("project", "`first_feature` must be at most 2**64 - ", features,
-                     " for `x` with ", features, " features, got ", first_feature);
-    }
-    const bool is_float = x.dtype <= Dtype::kBFloat16;
-    ResultSpec spec{is_float ? x.dtype : Dtype::kFloat64};
-    for (int axis = 0; axis + 1 < x.rank; ++axis) spec.append(x.shape[axis]);
-    spec.append(n_components);
-    return spec;
-}
-
-void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out) {
-    const Product& product = *product_of(law.kind, x.dtype);
-    const int64_t feature_stride = x.strides[x.rank - 1];
-    const int64_t n_components = out.shape[out.rank - 1];
+// out = scale * the sums of x's rows times what `generate` makes of columns and depth.
+void multiply(const Product& product, const ConstTensor& x, int64_t depth_origin,
+              int64_t pack_columns, double scale, const Tensor& out, PackFn generate) {
+    const int64_t depth_stride = x.strides[x.rank - 1];
+    const int64_t out_columns = out.shape[out.rank - 1];
     const Rows x_rows(x);
     const Rows out_rows(out);
     const MatmulProblem problem{
         .rows = x_rows.count(),
         .depth = x.shape[x.rank - 1],
-        .columns = n_components,
-        .depth_origin = static_cast<int64_t>(first_feature % kDepthBlock),
-        .pack_columns = product.generate_columns,
+        .columns = out_columns,
+        .depth_origin = depth_origin,
+        .pack_columns = pack_columns,
     };
     const auto address = [](const ConstTensor& tensor, int64_t offset) {
         return static_cast<char*>(const_cast<void*>(tensor.data)) +
@@ -116,35 +40,93 @@ void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const
             for (int64_t first = 0; first < rows; first += batch) {
                 int64_t offsets[batch];
                 const int64_t count = std::min(batch, rows - first);
-                x_rows.for_each_run(
-                    row + first, count,
-                    [&](int64_t start, int64_t length, int64_t offset, int64_t stride) {
-                        for (int64_t i = 0; i < length; ++i)
-                            offsets[start - row - first + i] = offset + i * stride;
-                    });
+                row_offsets(x_rows, row + first, count, offsets);
                 product.pack_rows(
-                    address(x, k * feature_stride), offsets, feature_stride, count, depth,
+                    address(x, k * depth_stride), offsets, depth_stride, count, depth,
                     static_cast<char*>(packed) + first * depth * product.matmul.left_bytes);
             }
         },
-        [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
-            product.generate(law, first_feature + static_cast<uint64_t>(k),
-                             static_cast<uint64_t>(column), columns, depth, packed);
-        },
+        generate,
         [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const void* acc,
             int64_t acc_stride) {
             out_rows.for_each_run(
                 row, rows, [&](int64_t start, int64_t length, int64_t offset, int64_t stride) {
                     const Matrix target{address(out, offset), out.dtype, length,
-                                        n_components,         stride,    out.strides[out.rank - 1]};
+                                        out_columns,          stride,    out.strides[out.rank - 1]};
                     store_scaled(static_cast<const char*>(acc) +
                                      (start - row) * acc_stride * product.matmul.acc_bytes,
-                                 acc_stride, length, columns, law.scale, target, 0, column);
+                                 acc_stride, length, columns, scale, target, 0, column);
                 });
         });
 }
 
+// Refuses features whose last one, first_feature + features - 1, does not fit 64 bits.
+void check_last_feature(const char* function, uint64_t first_feature, int64_t features,
+                        const char* whose) {
+    if (first_feature > ~uint64_t{0} - static_cast<uint64_t>(features - 1)) {
+        refuse_value(function, "`first_feature` must be at most 2**64 - ", features, " for ", whose,
+                     features, " features, got ", first_feature);
+    }
+}
+
+// The shape of `rows` but for its last axis, and its dtype, float64 for integers.
+ResultSpec result_of(const ConstTensor& rows, int64_t columns) {
+    const bool is_float = rows.dtype <= Dtype::kBFloat16;
+    ResultSpec spec{is_float ? rows.dtype : Dtype::kFloat64};
+    for (int axis = 0; axis + 1 < rows.rank; ++axis) spec.append(rows.shape[axis]);
+    spec.append(columns);
+    return spec;
+}
+
+}  // namespace
+
+Kind kind_of(const char* function, std::string_view name) {
+    if (name == "rademacher") return Kind::kRademacher;
+    if (name == "gaussian") return Kind::kGaussian;
+    if (name == "sparse") return Kind::kSparse;
+    if (name == "sjlt") return Kind::kSjlt;
+    if (name == "countsketch") return Kind::kCountsketch;
+    refuse_value(function, "`kind` must be one of the family's, got '", name, "'");
+}
+
+ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature) {
+    if (x.rank == 0) refuse_value("project", "`x` must have at least one axis, got shape ()");
+    if (x.shape[x.rank - 1] == 0) {
+        refuse_value("project", "`x` must have at least one feature, got shape ", shape_text(x));
+    }
+    check_last_feature("project", first_feature, x.shape[x.rank - 1], "`x` with ");
+    return result_of(x, n_components);
+}
+
+ResultSpec result_of_back_project(const ConstTensor& y, int64_t n_features,
+                                  uint64_t first_feature) {
+    check_last_feature("back_project", first_feature, n_features, "");
+    return result_of(y, n_features);
+}
+
+void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out) {
+    if (is_hashed(law.kind)) return project_hashed(x, law, first_feature, out);
+    const Product& product = *product_of(law.kind, x.dtype);
+    multiply(product, x, static_cast<int64_t>(first_feature % kDepthBlock),
+             product.generate_columns, law.scale, out,
+             [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
+                 product.generate(law, first_feature + static_cast<uint64_t>(k),
+                                  static_cast<uint64_t>(column), columns, depth, packed);
+             });
+}
+
+void back_project(const ConstTensor& y, const Law& law, uint64_t first_feature, const Tensor& out) {
+    if (is_hashed(law.kind)) return back_project_hashed(y, law, first_feature, out);
+    const Product& product = *product_of(law.kind, y.dtype);
+    multiply(product, y, 0, 0, law.scale, out,
+             [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
+                 product.generate_adjoint(law, first_feature + static_cast<uint64_t>(column),
+                                          static_cast<uint64_t>(k), columns, depth, packed);
+             });
+}
+
 void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out) {
+    if (is_hashed(law.kind)) return block_hashed(law, first_row, first_column, out);
     const Product& product = *product_of(law.kind, Dtype::kFloat64);
     const int64_t width = product.generate_columns;
     const int64_t panel = product.matmul.tile_columns;

@@ -98,10 +98,15 @@ def products_of_bits(method: MitchellMethod, bits: int, signed: bool, a: Any, b:
 def project(
     x: Any,
     n_components: int,
-    kind: str,
-    seed: int,
-    threshold: int,
-    scale: float,
+    law: tuple[str, int, int, float, int, int],
+    first_feature: int,
+    out: Any,
+    empty: Empty,
+) -> Any: ...
+def back_project(
+    y: Any,
+    n_features: int,
+    law: tuple[str, int, int, float, int, int],
     first_feature: int,
     out: Any,
     empty: Empty,
@@ -168,13 +173,8 @@ def merge_attention(
 ) -> tuple[Any, Any, Any, Any]: ...
 def softmax(scores: Any, law: str, scale: Any, axis: int, out: Any, empty: Empty) -> Any: ...
 def projection_block(
-    kind: str,
-    seed: int,
-    threshold: int,
-    scale: float,
-    first_row: int,
-    first_column: int,
-    out: Any,
+    law: tuple[str, int, int, float, int, int], first_row: int, first_column: int, out: Any
 ) -> None: ...
+def hadamard(x: Any, axis: int, out: Any, empty: Empty) -> Any: ...
 def philox4x32(c0: int, c1: int, c2: int, c3: int, seed: int) -> tuple[int, int, int, int]: ...
 def gaussian_from_bits(word: int) -> float: ...

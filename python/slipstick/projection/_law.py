@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 from slipstick._numbers import given, is_number, to_float
 from slipstick.projection._arguments import integer
 
-# How many components the counter of each kind tells apart, as a power of two.
-COMPONENT_BITS = {"rademacher": 39, "gaussian": 34, "sparse": 34}
+# How many components each kind has at most, as a power of two: what its counter tells apart, and
+# for the hashed ones what a number of 32 bits holds beside a sign.
+COMPONENT_BITS = {"rademacher": 39, "gaussian": 34, "sparse": 34, "sjlt": 31, "countsketch": 31}
+# Kinds whose nonzeros depend on the number of components.
+HASHED = ("sjlt", "countsketch")
 
 
 class Law(NamedTuple):
@@ -25,12 +28,18 @@ class Law(NamedTuple):
         "sparse": an entry is not 0 iff the upper 31 bits of its word are below this; else 0.
     scale : float
         What the entries 0, +-1 and z are multiplied by.
+    nonzeros : int
+        "sjlt", "countsketch": the entries of a column that are not 0; else 0.
+    n_components : int
+        "sjlt", "countsketch": the rows of the matrix; else 0.
     """
 
     kind: str
     seed: int
     threshold: int
     scale: float
+    nonzeros: int = 0
+    n_components: int = 0
 
 
 def check_kind(function: str, kind: Any) -> str:
@@ -62,17 +71,31 @@ def law_of(
     """Check the arguments that name a matrix, `n_components` excepted, and return it.
 
     Without `n_components` the entries are unscaled. `n_features`, where it is the width of the
-    whole input, is what density=None goes by.
+    whole input, is what density=None of kind "sparse" goes by.
     """
     check_kind(function, kind)
     seed = integer(function, "seed", seed, 0, 64)
-    scale = 1 / math.sqrt(n_components) if n_components is not None else 1.0
-    if kind != "sparse":
-        if density is not None:
+    if kind == "sparse":
+        return _sparse_law(function, seed, n_components, density, n_features)
+    if kind == "sjlt" and n_components is not None:
+        nonzeros = _nonzeros(function, density, n_components)
+        return Law(kind, seed, 0, 1 / math.sqrt(nonzeros), nonzeros, n_components)
+    if density is not None and kind != "sjlt":
+        raise ValueError(
+            f"{function}: `density` must be None for kind {kind!r}, got {given(density)}"
+        )
+    if kind in HASHED:
+        if n_components is None:
             raise ValueError(
-                f"{function}: `density` must be None for kind {kind!r}, got {given(density)}"
+                f"{function}: `n_components` must be given for kind {kind!r}, got None"
             )
-        return Law(kind, seed, 0, scale)
+        return Law(kind, seed, 0, 1.0, 1, n_components)
+    return Law(kind, seed, 0, 1 / math.sqrt(n_components) if n_components is not None else 1.0)
+
+
+def _sparse_law(
+    function: str, seed: int, n_components: int | None, density: Any, n_features: int | None
+) -> Law:
     if density is None:
         if n_features is None:
             raise ValueError(
@@ -80,18 +103,34 @@ def law_of(
                 "known, got None"
             )
         density = 1 / math.sqrt(n_features)
-    fraction = _fraction(function, density)
+    expected = f"{function}: `density` must be a number above 0, from 2**-32 on, and at most 1"
+    fraction = _number(expected, density)
+    if not 2.0**-32 <= fraction <= 1:
+        raise ValueError(f"{expected}, got {given(density)}")
+    scale = 1.0
     if n_components is not None:
         # As scikit-learn computes it: the square root of the quotient can be another number.
         scale = math.sqrt(1 / fraction) / math.sqrt(n_components)
-    return Law(kind, seed, math.floor(fraction * 2**31 + 0.5), scale)
+    return Law("sparse", seed, math.floor(fraction * 2**31 + 0.5), scale)
 
 
-def _fraction(function: str, density: Any) -> float:
-    expected = f"{function}: `density` must be a number above 0, from 2**-32 on, and at most 1"
+def _nonzeros(function: str, density: Any, n_components: int) -> int:
+    """Return how many entries of a column of kind "sjlt" are not 0."""
+    if density is None:
+        return min(8, n_components)
+    expected = (
+        f"{function}: `density` must be s / n_components with an int s from 1 to {n_components}"
+    )
+    fraction = _number(expected, density)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"{expected}, got {given(density)}")
+    nonzeros = round(fraction * n_components)
+    if nonzeros < 1 or nonzeros / n_components != fraction:
+        raise ValueError(f"{expected}, got {given(density)}")
+    return nonzeros
+
+
+def _number(expected: str, density: Any) -> float:
     if not is_number(density):
         raise TypeError(f"{expected}, got {given(density)}")
-    number = to_float(density)
-    if not 2.0**-32 <= number <= 1:
-        raise ValueError(f"{expected}, got {given(density)}")
-    return number
+    return to_float(density)

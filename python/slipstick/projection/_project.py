@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.projection._arguments import index, integer
-from slipstick.projection._law import COMPONENT_BITS, components, law_of
+from slipstick.projection._law import COMPONENT_BITS, check_kind, components, law_of
 
-__all__ = ["block", "project"]
+__all__ = ["back_project", "block", "project"]
 
 
 def project(
@@ -39,11 +39,16 @@ def project(
         "gaussian": standard normal entries of 24 bits with ``|z| <= 6.34``; the variance is 2/k.
         "sparse": entries +1 or -1 with probability `density`, else 0, divided by the square root of
         `density`; on spiky vectors the variance is up to ``(1 / density - 1) / k``.
+        "sjlt": s entries +-1 a column, one in each of s blocks of components, divided by the square
+        root of s; the variance is as for "rademacher" where s divides k, with a heavier tail.
+        "countsketch": the same with s = 1, the cheapest.
     seed : int
-        From 0 to 2**64 - 1. It names the matrix; a larger k appends rows to it.
+        From 0 to 2**64 - 1. It names the matrix; a larger k appends rows to it ("sjlt" and
+        "countsketch": it makes another matrix).
     density : float, optional
-        For "sparse" alone, where None means ``1 / sqrt(n_features)``, as in scikit-learn, and is
-        refused unless `first_feature` is 0: a chunk is not as wide as the whole.
+        For "sparse", where None means ``1 / sqrt(n_features)``, as in scikit-learn, and is refused
+        unless `first_feature` is 0: a chunk is not as wide as the whole. For "sjlt", ``s / k`` with
+        an int s, where None means ``s = min(8, k)``.
     first_feature : int
         The global index of column 0 of `x`: projections of column chunks add up to that of the
         whole, to rounding. ``first_feature + n_features`` may reach 2**64.
@@ -53,9 +58,10 @@ def project(
     Returns
     -------
     array of shape (..., n_components)
-        ``A x / sqrt(k)`` in the framework and dtype of `x` (float64 for integers), or `out`. Sums
+        ``A x``, scaled, in the framework and dtype of `x` (float64 for integers), or `out`. Sums
         are float32 (float64 for float64), scaled and rounded once; a sum beyond the float range is
-        infinite. Infinities and NaNs propagate.
+        infinite. Infinities and NaNs propagate, but not through the zeros of "sjlt" and
+        "countsketch", which are skipped.
 
     Raises
     ------
@@ -90,7 +96,79 @@ def project(
     law = law_of("project", kind, seed, n_components, density, width)
     framework = framework_of("project", x, out)
     return framework.finish(
-        _cpu.project(x, n_components, *law, first_feature, out, framework.empty)
+        _cpu.project(x, n_components, law, first_feature, out, framework.empty)
+    )
+
+
+def back_project(
+    y: Any,
+    n_features: int,
+    *,
+    kind: str = "rademacher",
+    seed: int = 0,
+    density: float | None = None,
+    first_feature: int = 0,
+    out: Any = None,
+) -> Any:
+    """Apply the transpose of the matrix of `project`: the adjoint map, not an inverse.
+
+    With equal arguments ``<project(x), y> = <x, back_project(y)>`` to rounding, and on average over
+    seeds ``back_project(project(x)) = x``.
+
+    Parameters
+    ----------
+    y : array of shape (..., n_components)
+        As `x` of `project`.
+    n_features : int
+        The number of features d of the result, at least 1.
+    kind, seed, density
+        As for `project`; None as the density of "sparse" means ``1 / sqrt(n_features)`` and is
+        refused unless `first_feature` is 0.
+    first_feature : int
+        The global index of column 0 of the result. ``first_feature + n_features`` may reach 2**64.
+    out : array, optional
+        Where to write; of the result's shape and dtype, sharing no memory with `y`.
+
+    Returns
+    -------
+    array of shape (..., n_features)
+        ``A^T y`` with the scale, the dtypes and the precision of `project`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit; nothing is written then.
+
+    Notes
+    -----
+    A result depends on neither threads, instruction set, batch nor the features beside it, to the
+    last bit: within each block of 256 components a sum is one chain of fused multiply-adds, and the
+    blocks are added in order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import slipstick
+    >>> y = slipstick.projection.project(np.array([0.0, 2.0, 0.0]), 16)
+    >>> float(slipstick.projection.back_project(y, 3)[1])
+    2.0
+    """
+    check_kind("back_project", kind)
+    shape = _cpu.shape("back_project", "y", y)
+    if not shape:
+        raise ValueError("back_project: `y` must have at least one axis, got shape ()")
+    limit = COMPONENT_BITS[kind]
+    if not 1 <= shape[-1] <= 1 << limit:
+        raise ValueError(
+            f"back_project: `y` must have from 1 to 2**{limit} components, got shape {shape}"
+        )
+    n_features = integer("back_project", "n_features", n_features, 1, 62)
+    first_feature = integer("back_project", "first_feature", first_feature, 0, 64)
+    width = n_features if first_feature == 0 else None
+    law = law_of("back_project", kind, seed, shape[-1], density, width)
+    framework = framework_of("back_project", y, out)
+    return framework.finish(
+        _cpu.back_project(y, n_features, law, first_feature, out, framework.empty)
     )
 
 
@@ -108,7 +186,7 @@ def block(
     Parameters
     ----------
     kind, seed, density
-        As for `project`; "sparse" needs a density.
+        As for `project`; "sparse" needs a density, "sjlt" and "countsketch" `n_components`.
     rows, cols : slice
         Components and features, without a step; a start that is None means 0. A stop is needed, but
         for rows when `n_components` is given.
@@ -141,7 +219,7 @@ def block(
     row, n_rows = _range("rows", rows, COMPONENT_BITS[law.kind], n_components)
     col, n_cols = _range("cols", cols, 64, None)
     entries = np.empty((n_rows, n_cols))
-    _cpu.projection_block(*law, row, col, entries)
+    _cpu.projection_block(law, row, col, entries)
     return entries
 
 

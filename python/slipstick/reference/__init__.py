@@ -27,7 +27,7 @@ from slipstick.reference._mitchell import (
     square,
 )
 from slipstick.reference._products import conv2d, derivative, matmul, matmul_backward
-from slipstick.reference._projection import block, min_dim, philox4x32, project
+from slipstick.reference._projection import back_project, block, min_dim, philox4x32, project
 from slipstick.reference._statistics import ErrorStatistics, error_statistics
 from slipstick.reference._varlen import attention_varlen
 
@@ -38,6 +38,7 @@ __all__ = [
     "attention",
     "attention_backward",
     "attention_varlen",
+    "back_project",
     "block",
     "conv2d",
     "derivative",

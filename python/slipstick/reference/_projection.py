@@ -18,6 +18,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _RADEMACHER_TAG = 0x52414400
 _GAUSSIAN_TAG = 0x47415500
 _SPARSE_TAG = 0x53505200
+_HASHED_TAG = 0x534A4C00
 
 
 def philox4x32(counter: ArrayLike, key: ArrayLike) -> NDArray[np.uint32]:
@@ -58,6 +59,29 @@ def _indices(part: slice) -> Array:
     return np.asarray(np.uint64(start) + np.arange(part.stop - start, dtype=np.uint64))
 
 
+def nonzeros(kind: str, n_components: int, density: float | None) -> int:
+    """Return the nonzeros of a column of "sjlt" or "countsketch"."""
+    if kind == "countsketch":
+        return 1
+    return min(8, n_components) if density is None else round(density * n_components)
+
+
+def _hashed(seed: int, i: Array, j: Array, n_components: int, s: int) -> Array:
+    """Entries 0 and +-1, one of these in each of s blocks of components and each column.
+
+    Block r holds the rows from floor(r k / s) on. Counter (r, low j, high j): word 0 times the
+    block's height, shifted down by 32, is the row within it, bit 0 of word 1 the sign.
+    """
+    entries = np.zeros((len(i), len(j)))
+    for r in range(s):
+        begin, end = r * n_components // s, (r + 1) * n_components // s
+        number = np.array([4 * r, 4 * r + 1], dtype=np.uint64)
+        place, sign = _words(_HASHED_TAG, seed, number, j)
+        row = ((place.astype(np.uint64) * np.uint64(end - begin)) >> np.uint64(32)) + begin
+        entries += np.where(i[:, np.newaxis] == row.astype(np.uint64), 1.0 - 2.0 * (sign & 1), 0.0)
+    return entries
+
+
 def block(
     kind: str,
     seed: int,
@@ -73,6 +97,7 @@ def block(
     "rademacher": 1 - 2 * bit, one bit an entry. "gaussian": `gaussian_from_bits`, one word an
     entry. "sparse": one word an entry, its upper 31 bits against floor(density 2^31 + 1/2), bit 0
     the sign. The scale is 1/sqrt(n_components), "sparse": sqrt(1/density)/sqrt(n_components).
+    "sjlt" and "countsketch": s entries a column that are not 0, scaled by 1/sqrt(s).
 
     >>> block("rademacher", 7, slice(0, 8), slice(0, 1))[:, 0].astype(int).tolist()
     [-1, -1, 1, 1, -1, 1, -1, -1]
@@ -88,12 +113,19 @@ def block(
         assert density is not None
         words = _words(_SPARSE_TAG, seed, i, j)
         entries = np.where(words >> 1 < int(density * 2**31 + 0.5), 1.0 - 2.0 * (words & 1), 0.0)
+    elif kind in ("sjlt", "countsketch"):
+        assert n_components is not None
+        entries = _hashed(seed, i, j, n_components, nonzeros(kind, n_components, density))
     else:
         raise ValueError(f"block: `kind` must be one of the family's, got {kind!r}")
-    return np.asarray(entries if n_components is None else entries * _scale(n_components, density))
+    if n_components is None:
+        return np.asarray(entries)
+    return np.asarray(entries * _scale(kind, n_components, density))
 
 
-def _scale(n_components: int, density: float | None) -> float:
+def _scale(kind: str, n_components: int, density: float | None) -> float:
+    if kind in ("sjlt", "countsketch"):
+        return float(1 / np.sqrt(nonzeros(kind, n_components, density)))
     return float(np.sqrt(1 / density if density else 1) / np.sqrt(n_components))
 
 
@@ -114,9 +146,37 @@ def project(
     2.0
     """
     x = np.asarray(x).astype(np.float64)
-    columns = slice(first_feature, first_feature + x.shape[-1])
-    entries = block(kind, seed, slice(0, n_components), columns, density=density)
-    return np.asarray((x @ entries.T) * _scale(n_components, density))
+    matrix = _matrix(kind, seed, n_components, first_feature, x.shape[-1], density)
+    return np.asarray((x @ matrix.T) * _scale(kind, n_components, density))
+
+
+def _matrix(
+    kind: str, seed: int, n_components: int, first_feature: int, n: int, density: float | None
+) -> Array:
+    """Return the unscaled entries of n columns."""
+    rows, cols = slice(0, n_components), slice(first_feature, first_feature + n)
+    if kind in ("sjlt", "countsketch"):
+        return np.sign(block(kind, seed, rows, cols, n_components=n_components, density=density))
+    return block(kind, seed, rows, cols, density=density)
+
+
+def back_project(
+    y: ArrayLike,
+    n_features: int,
+    *,
+    kind: str = "rademacher",
+    seed: int = 0,
+    density: float | None = None,
+    first_feature: int = 0,
+) -> NDArray[np.float64]:
+    """Multiply y (..., components) by the scaled A, to (..., n_features): the adjoint of `project`.
+
+    >>> float(back_project(project([0.0, 2.0, 0.0], 16), 3)[1])
+    2.0
+    """
+    y = np.asarray(y).astype(np.float64)
+    matrix = _matrix(kind, seed, y.shape[-1], first_feature, n_features, density)
+    return np.asarray((y @ matrix) * _scale(kind, y.shape[-1], density))
 
 
 def min_dim(
