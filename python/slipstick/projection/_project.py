@@ -95,9 +95,7 @@ def project(
         width = max([1, *_cpu.shape("project", "x", x)[-1:]])
     law = law_of("project", kind, seed, n_components, density, width)
     framework = framework_of("project", x, out)
-    return framework.finish(
-        _cpu.project(x, n_components, law, first_feature, out, framework.empty)
-    )
+    return framework.finish(_cpu.project(x, n_components, law, first_feature, out, framework.empty))
 
 
 def back_project(

@@ -91,9 +91,7 @@ def randomized_svd(
         array = to_numpy("randomized_svd", "x", x)
         finish = framework_of("randomized_svd", x)
     dtype = check_matrix("randomized_svd", array.shape, array.dtype)
-    plan = plan_of(
-        "randomized_svd", array.shape, n_components, n_oversamples, n_iter, center, seed
-    )
+    plan = plan_of("randomized_svd", array.shape, n_components, n_oversamples, n_iter, center, seed)
     matrix = of_array(array, dtype, plan.center)
     with np.errstate(over="ignore", invalid="ignore"):
         u, s, vt = plan.factorise("randomized_svd", matrix)
@@ -168,9 +166,7 @@ def plan_of(
         )
     n_iter = integer(function, "n_iter", n_iter, 0, 31)
     if not isinstance(center, (bool, np.bool_)):
-        raise TypeError(
-            f"{function}: `center` must be True or False, got {type(center).__name__}"
-        )
+        raise TypeError(f"{function}: `center` must be True or False, got {type(center).__name__}")
     seed = integer(function, "seed", seed, 0, 64)
     return Plan(k, width, passes_for(n_iter), bool(center), seed)
 
