@@ -126,7 +126,7 @@ def krylov_svd(
     small_u, s, small_vt = np.linalg.svd(core, full_matrices=False)
     u = matrix.settle(_combination(left, small_u[:, :n_components]))
     v = _combination(right, small_vt[:n_components].T)
-    signs = _signs(u)
+    signs = signs_of(u)
     return u * signs, s[:n_components], (v * signs).T
 
 
@@ -144,7 +144,7 @@ def _combination(bases: list[Tall], weights: Array) -> Tall:
     return total
 
 
-def _signs(u: Tall) -> Array:
+def signs_of(u: Tall) -> Array:
     """Return what makes the entry of largest magnitude positive in each column."""
     largest, smallest = np.asarray(u.max(axis=0)), np.asarray(u.min(axis=0))
     return np.where(largest >= -smallest, 1, -1).astype(u.dtype)
