@@ -5,6 +5,7 @@
 
 #include "bind/call.hpp"
 #include "core/philox.hpp"
+#include "projection/csr.hpp"
 #include "projection/gaussian.hpp"
 #include "projection/hadamard.hpp"
 #include "projection/projection.hpp"
@@ -54,6 +55,38 @@ inline void bind_projection(py::module_& module) {
             return result.object();
         },
         py::arg("y"), py::arg("n_features"), py::arg("law"), py::arg("first_feature"),
+        py::arg("out"), py::arg("empty"));
+
+    // x in compressed rows. None where the columns of a row do not increase.
+    module.def(
+        "project_csr",
+        [](py::object data, py::object indices, py::object indptr, int64_t rows, int64_t features,
+           int64_t n_components, const LawFields& fields, uint64_t first_feature, py::object out,
+           py::object empty) -> py::object {
+            const Array values("project", "x", data);
+            const Array columns("project", "x", indices);
+            const Array starts("project", "x", indptr);
+            projection::Law law = law_from("project", fields);
+            law.components = n_components;
+            const projection::Csr x{values.tensor(), columns.tensor(), starts.tensor(), rows,
+                                    features};
+            const int64_t shape[] = {rows, features};
+            const int64_t strides[] = {features, 1};
+            const ConstTensor dense{nullptr, values.tensor().dtype, 2, shape, strides};
+            const ResultSpec spec = projection::result_of_project(dense, n_components,
+                                                                  first_feature);
+            bool increasing = false;
+            without_gil([&] { increasing = projection::check_csr("project", x); });
+            if (!increasing) return py::none();
+            const Result result("project", out, empty, spec,
+                                {{"x", values.tensor()},
+                                 {"x", columns.tensor()},
+                                 {"x", starts.tensor()}});
+            without_gil([&] { projection::project_csr(x, law, first_feature, result.tensor()); });
+            return result.object();
+        },
+        py::arg("data"), py::arg("indices"), py::arg("indptr"), py::arg("rows"),
+        py::arg("features"), py::arg("n_components"), py::arg("law"), py::arg("first_feature"),
         py::arg("out"), py::arg("empty"));
 
     // Fills `out`, a float64 array (rows, columns).

@@ -16,16 +16,10 @@ namespace {
 
 constexpr int64_t kChunkBytes = 1 << 21;   // of nonzeros that are alive at once
 constexpr int64_t kSumBytes = 1 << 23;     // of sums that are alive at once
-constexpr int64_t kTileBytes = 1 << 18;    // of sums of one tile: half the second cache
+constexpr int64_t kTileBytes = 1 << 19;    // of sums of one tile: what the second cache holds
 constexpr int64_t kStoredColumns = 256;    // of a result that leave the lanes at once
 constexpr int64_t kPackedRows = 64;        // rows of a tile that is packed
 constexpr int64_t kRowsInPlace = 256;      // rows of one that is not: long pieces of x's lines
-
-// The nonzeros of a block of features, sorted by component, those of a component by feature.
-struct Block {
-    std::vector<Group> groups;
-    std::vector<Term> terms;
-};
 
 void make_hits(const Law& law, uint64_t feature, int64_t count, Hit* hits) {
     uint64_t features[kDepthBlock];
@@ -33,38 +27,71 @@ void make_hits(const Law& law, uint64_t feature, int64_t count, Hit* hits) {
     active_hashed_kernels().hits(law, features, count, hits);
 }
 
-void make_block(const Law& law, uint64_t feature, int64_t count, Block& block) {
-    const auto size = static_cast<size_t>(count * law.nonzeros);
-    std::vector<Hit> hits(size);
-    make_hits(law, feature, count, hits.data());
-    block.terms.resize(size);
-    block.groups.clear();
-    const auto s = static_cast<size_t>(law.nonzeros);
-    if (law.components <= 16 * static_cast<int64_t>(size)) {
-        std::vector<uint32_t> place(static_cast<size_t>(law.components) + 1);
-        for (const Hit hit : hits) ++place[(hit >> 1) + 1];
-        for (size_t i = 1; i < place.size(); ++i) {
-            const uint32_t begin = place[i - 1];
-            if (place[i] > 0)
-                block.groups.push_back({static_cast<uint32_t>(i - 1), begin + place[i]});
-            place[i] += begin;
+// The nonzeros of some blocks of features, gathered by component within each block, those of a
+// component by feature.
+class Blocks {
+public:
+    Blocks(int64_t count, const Law& law)
+        : law_(law),
+          size_(kDepthBlock * law.nonzeros),
+          groups_(count * size_ * int64_t{sizeof(Group)}),
+          terms_(count * size_ * int64_t{sizeof(Term)}),
+          group_counts_(count * int64_t{sizeof(int64_t)}) {}
+
+    const Group* groups(int64_t block) const { return groups_.as<Group>() + block * size_; }
+    const Term* terms(int64_t block) const { return terms_.as<Term>() + block * size_; }
+    int64_t group_count(int64_t block) const { return group_counts_.as<int64_t>()[block]; }
+
+    // Where a component's nonzeros of a block are gathered; for one thread, and used for many
+    // blocks, because it is as large as a column.
+    struct Places {
+        explicit Places(const Law& law)
+            : hits(kDepthBlock * law.nonzeros * int64_t{sizeof(Hit)}),
+              group_of(static_cast<size_t>(law.components)) {}
+        Scratch hits;
+        std::vector<uint64_t> group_of;  // of each component: the block's number + 1, the group
+    };
+
+    void make(int64_t block, uint64_t feature, int64_t count, Places& places) const {
+        Group* const groups = groups_.as<Group>() + block * size_;
+        Term* const terms = terms_.as<Term>() + block * size_;
+        Hit* const hits = places.hits.as<Hit>();
+        make_hits(law_, feature, count, hits);
+        const int64_t size = count * law_.nonzeros;
+        const uint64_t stamp = static_cast<uint64_t>(block + 1) << 32;
+        uint32_t group_count = 0;
+        for (int64_t i = 0; i < size; ++i) {  // `end` counts the terms at first
+            const uint32_t component = hits[i] >> 1;
+            uint64_t& place = places.group_of[component];
+            const bool is_new = (place ^ stamp) >> 32 != 0;
+            groups[group_count] = is_new ? Group{component, 0} : groups[group_count];
+            place = is_new ? stamp | group_count : place;
+            group_count += is_new ? 1 : 0;
+            ++groups[static_cast<uint32_t>(place)].end;
         }
-        for (size_t i = 0; i < size; ++i)
-            block.terms[place[hits[i] >> 1]++] = static_cast<Term>(i / s << 1 | (hits[i] & 1));
-        return;
+        uint32_t begin = 0;
+        for (uint32_t g = 0; g < group_count; ++g) {
+            const uint32_t terms_of_group = groups[g].end;
+            groups[g].end = begin;
+            begin += terms_of_group;
+        }
+        int64_t i = 0;
+        for (int64_t f = 0; f < count; ++f) {
+            for (int64_t r = 0; r < law_.nonzeros; ++r, ++i) {
+                const auto group = static_cast<uint32_t>(places.group_of[hits[i] >> 1]);
+                terms[groups[group].end++] = static_cast<Term>(f << 1 | (hits[i] & 1));
+            }
+        }
+        group_counts_.as<int64_t>()[block] = group_count;
     }
-    std::vector<uint64_t> order(size);  // component, feature, sign
-    for (size_t i = 0; i < size; ++i)
-        order[i] = uint64_t{hits[i] >> 1} << 32 | i / s << 1 | (hits[i] & 1);
-    std::sort(order.begin(), order.end());
-    for (size_t i = 0; i < size; ++i) {
-        const auto component = static_cast<uint32_t>(order[i] >> 32);
-        block.terms[i] = static_cast<Term>(order[i]);
-        if (i == 0 || block.groups.back().component != component)
-            block.groups.push_back({component, 0});
-        block.groups.back().end = static_cast<uint32_t>(i) + 1;
-    }
-}
+
+private:
+    const Law& law_;
+    int64_t size_;  // of a block at most
+    Scratch groups_;
+    Scratch terms_;
+    Scratch group_counts_;
+};
 
 const void* address(const ConstTensor& tensor, int64_t offset) {
     return static_cast<const char*>(tensor.data) + offset * item_size(tensor.dtype);
@@ -137,23 +164,24 @@ void project_hashed(const ConstTensor& x, const Law& law, uint64_t first_feature
     const int64_t chunk = std::clamp<int64_t>(
         kChunkBytes / (kDepthBlock * law.nonzeros * int64_t{sizeof(Term) + sizeof(Group)}), 1,
         blocks);
-    std::vector<Block> matrix(static_cast<size_t>(chunk));
+    const Blocks matrix(chunk, law);
 
     for (int64_t t0 = 0; t0 * width < rows; t0 += super) {
         const int64_t tiles = std::min(super, (rows - 1) / width + 1 - t0);
         for (int64_t b0 = 0; b0 < blocks; b0 += chunk) {
             const int64_t b1 = std::min(b0 + chunk, blocks);
             if (t0 == 0 || chunk < blocks) {
-                const int64_t block_work = kDepthBlock * law.nonzeros;  // about 5 ns each
-                parallel_for(b1 - b0, std::max<int64_t>(1, (1 << 13) / block_work),
-                             [&](int64_t begin, int64_t end) {
-                                 for (int64_t b = begin; b < end; ++b) {
-                                     const int64_t feature = feature_of(b0 + b);
-                                     make_block(law, first_feature + static_cast<uint64_t>(feature),
-                                                feature_of(b0 + b + 1) - feature,
-                                                matrix[static_cast<size_t>(b)]);
-                                 }
-                             });
+                // A nonzero takes about 5 ns, and a component of a thread's places 1.
+                const int64_t grain = std::max<int64_t>((b1 - b0 - 1) / num_threads() + 1,
+                                                        (1 << 13) / (kDepthBlock * law.nonzeros));
+                parallel_for(b1 - b0, grain, [&](int64_t begin, int64_t end) {
+                    Blocks::Places places(law);
+                    for (int64_t b = begin; b < end; ++b) {
+                        const int64_t feature = feature_of(b0 + b);
+                        matrix.make(b, first_feature + static_cast<uint64_t>(feature),
+                                    feature_of(b0 + b + 1) - feature, places);
+                    }
+                });
             }
             const bool serial = tiles * width * (b1 - b0) * kDepthBlock * law.nonzeros < 1 << 17;
             parallel_for(tiles, serial ? tiles : 1, [&](int64_t begin, int64_t end) {
@@ -171,8 +199,6 @@ void project_hashed(const ConstTensor& x, const Law& law, uint64_t first_feature
                     for (int64_t b = b0; b < b1; ++b) {
                         const int64_t feature = feature_of(b);
                         const void* corner = address(x, feature * stride);
-                        const Block& block = matrix[static_cast<size_t>(b - b0)];
-                        const auto groups = static_cast<int64_t>(block.groups.size());
                         if (in_place) {
                             corner = address(x, feature * stride + offsets[0]);
                         } else {
@@ -180,8 +206,9 @@ void project_hashed(const ConstTensor& x, const Law& law, uint64_t first_feature
                                      packed.as(), width);
                             corner = packed.as();
                         }
-                        ops.scatter(block.groups.data(), groups, block.terms.data(), corner,
-                                    in_place ? stride : width, used, sum, width);
+                        ops.scatter(matrix.groups(b - b0), matrix.group_count(b - b0),
+                                    matrix.terms(b - b0), corner, in_place ? stride : width, used,
+                                    sum, width);
                     }
                     if (b1 == blocks) {
                         store_tile(ops, sum, width, row, height, 0, components, law.scale,

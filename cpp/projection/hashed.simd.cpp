@@ -123,6 +123,14 @@ SLIPSTICK_INLINE Vec<Sum> flipped(Vec<Sum> x, Vec<typename BitsOf<Sum>::Unsigned
     return bit_cast<Vec<Sum>>(bit_cast<Vec<typename BitsOf<Sum>::Unsigned>>(x) ^ mask);
 }
 
+template <class T>
+SLIPSTICK_INLINE void fetch(const T* line, int64_t elements) {
+    const auto* const bytes = reinterpret_cast<const char*>(line);
+    const int64_t count = elements * static_cast<int64_t>(sizeof(T));
+    for (int64_t byte = 0; byte < count; byte += 64) __builtin_prefetch(bytes + byte);
+    __builtin_prefetch(bytes + count - 1);
+}
+
 // A chain that starts with its first term differs from one that starts at +0 in the sign of a zero
 // alone, which the sum, +0 at first and hence never -0, does not keep.
 template <class Sum>
@@ -131,20 +139,18 @@ void scatter(const Group* groups, int64_t group_count, const Term* terms, const 
     using V = Vec<Sum>;
     constexpr int lanes = kLanes<Sum>;
     constexpr int64_t unroll = 8;      // vectors whose chains run side by side
-    constexpr uint32_t ahead = 8;      // terms between a fetch and its use
+    constexpr uint32_t ahead = 4;      // terms between a fetch and its use
+    constexpr int64_t groups_ahead = 3;
     const auto* const x = static_cast<const Sum*>(source);
     const uint32_t last = group_count > 0 ? groups[group_count - 1].end - 1 : 0;
     uint32_t begin = 0;
     for (int64_t g = 0; g < group_count; ++g) {
         const uint32_t end = groups[g].end;
         Sum* const target = static_cast<Sum*>(sums) + groups[g].component * width;
-        for (uint32_t t = begin; t < end; ++t) {
-            const uint32_t next = t + ahead < last ? t + ahead : last;
-            const auto* line = reinterpret_cast<const char*>(x + (terms[next] >> 1) * stride);
-            const int64_t bytes = used * static_cast<int64_t>(sizeof(Sum));
-            for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(line + byte);
-            __builtin_prefetch(line + bytes - 1);
-        }
+        for (uint32_t t = begin; t < end; ++t)
+            fetch(x + (terms[t + ahead < last ? t + ahead : last] >> 1) * stride, used);
+        const int64_t next = g + groups_ahead < group_count ? g + groups_ahead : g;
+        fetch(static_cast<Sum*>(sums) + groups[next].component * width, used);
         const auto first_mask = sign_mask<Sum>(terms[begin]);
         const Sum* const first_line = x + (terms[begin] >> 1) * stride;
         if (end - begin == 1) {

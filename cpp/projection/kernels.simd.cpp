@@ -2,7 +2,7 @@
 
 #include "core/simd.hpp"
 #include "core/tile.hpp"
-#include "projection/gaussian.hpp"
+#include "projection/entries.hpp"
 #include "projection/streams.hpp"
 #include "projection/widen.hpp"
 
@@ -11,10 +11,7 @@ namespace {
 
 using projection::Law;
 using projection::Product;
-using slipstick::projection::gaussian_from_bits;
-using slipstick::projection::kGaussianTag;
 using slipstick::projection::kRademacherTag;
-using slipstick::projection::kSparseTag;
 
 // --- Rademacher ---
 
@@ -87,48 +84,6 @@ void generate_signs(const Law& law, uint64_t feature, uint64_t component, int64_
 
 // --- Gaussian and sparse ---
 
-// Word i & 3 of the block at counter (i >> 2, lo j, hi j) gives entry (i, j): one vector of blocks
-// makes as many components as a float32 panel is wide.
-constexpr int kWordColumns = 4 * kWordLanes;
-static_assert(kWordColumns == kTileColumns<float>);
-
-struct VectorOps {
-    using Float = Vec<float>;
-    using Bits = Vec<uint32_t>;
-    SLIPSTICK_INLINE static Float constant(float value) { return broadcast(value); }
-    SLIPSTICK_INLINE static Float as_float(Bits bits) { return bit_cast<Float>(bits); }
-    SLIPSTICK_INLINE static Bits as_bits(Float value) { return bit_cast<Bits>(value); }
-    SLIPSTICK_INLINE static Float fma(Float a, Float b, Float c) {
-        return SLIPSTICK_LEVEL::fma(a, b, c);
-    }
-    SLIPSTICK_INLINE static Float square_root(Float x) { return SLIPSTICK_LEVEL::square_root(x); }
-    template <class Mask>
-    SLIPSTICK_INLINE static bool any(Mask mask) {
-        return SLIPSTICK_LEVEL::any(mask);
-    }
-};
-
-struct GaussianEntries {
-    static constexpr uint32_t kTag = kGaussianTag;
-    SLIPSTICK_INLINE explicit GaussianEntries(const Law&) {}
-    SLIPSTICK_INLINE Vec<float> operator()(Word words) const {
-        return gaussian_from_bits<VectorOps>(bit_cast<Vec<uint32_t>>(words));
-    }
-};
-
-struct SparseEntries {
-    static constexpr uint32_t kTag = kSparseTag;
-    SLIPSTICK_INLINE explicit SparseEntries(const Law& law)
-        : last(broadcast(static_cast<int32_t>(law.threshold - 1))) {}
-    SLIPSTICK_INLINE Vec<float> operator()(Word words) const {
-        const auto word = bit_cast<Vec<uint32_t>>(words);
-        const Vec<float> sign = bit_cast<Vec<float>>((word << 31) | bits::of(1.0f));
-        return bit_cast<Vec<int32_t>>(word >> 1) <= last ? sign : Vec<float>{};
-    }
-
-    Vec<int32_t> last;  // the largest of the 31-bit numbers that say "not 0"
-};
-
 SLIPSTICK_INLINE void store_widened(double* target, Vec<float> value) {
     float lanes[kLanes<float>];
     store(lanes, value);
@@ -148,23 +103,11 @@ void generate_from_words(const Law& law, uint64_t feature, uint64_t component, i
         T* const target = static_cast<T*>(packed) + first * depth;
         const bool has_second_half = first + kWordColumns / 2 < count;
         for (int64_t k0 = 0; k0 < depth; k0 += kSideBySide) {
-            Words blocks;
-            for (int b = 0; b < kSideBySide; ++b) {
-                const uint64_t j = feature + static_cast<uint64_t>(k0 + b);
-                blocks.word[0][b] = groups;
-                blocks.word[1][b] = broadcast(j);
-                blocks.word[2][b] = broadcast(j >> 32);
-                blocks.word[3][b] = broadcast(uint64_t{Entries::kTag});
-            }
-            philox(blocks, keys);
-            // Lane g of `front` is words 0 and 1 of block g, of `back` words 2 and 3.
+            uint64_t features[kSideBySide];
+            for (int b = 0; b < kSideBySide; ++b)
+                features[b] = feature + static_cast<uint64_t>(k0 + b);
             Vec<float> made[kSideBySide][2];
-            for (int b = 0; b < kSideBySide; ++b) {
-                const Word front = (blocks.word[0][b] & 0xffffffffu) | (blocks.word[1][b] << 32);
-                const Word back = (blocks.word[2][b] & 0xffffffffu) | (blocks.word[3][b] << 32);
-                made[b][0] = entries(interleave_low(front, back));
-                made[b][1] = entries(interleave_high(front, back));
-            }
+            make_entries(entries, keys, features, groups, made);
             for (int64_t k = k0; k < depth && k < k0 + kSideBySide; ++k) {
                 const Vec<float>* row = made[k - k0];
                 if constexpr (sizeof(T) == sizeof(float)) {

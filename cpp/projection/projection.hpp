@@ -25,7 +25,7 @@ struct Law {
     uint32_t threshold = 0;  // kSparse: an entry is not 0 iff its word's upper 31 bits are below
     double scale = 1;        // of the entries 0, +-1 and z
     int64_t nonzeros = 0;    // hashed kinds: of a column, s
-    int64_t components = 0;  // hashed kinds: k, at most 2^31
+    int64_t components = 0;  // hashed kinds and sparse input: k; at most 2^31 for hashed kinds
 };
 
 // x (..., n_features) of any dtype gives (..., n_components) of the same, or of float64 for

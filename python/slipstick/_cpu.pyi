@@ -103,6 +103,18 @@ def project(
     out: Any,
     empty: Empty,
 ) -> Any: ...
+def project_csr(
+    data: Any,
+    indices: Any,
+    indptr: Any,
+    rows: int,
+    features: int,
+    n_components: int,
+    law: tuple[str, int, int, float, int, int],
+    first_feature: int,
+    out: Any,
+    empty: Empty,
+) -> Any: ...
 def back_project(
     y: Any,
     n_features: int,

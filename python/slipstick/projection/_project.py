@@ -11,6 +11,7 @@ from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.projection._arguments import index, integer
 from slipstick.projection._law import COMPONENT_BITS, check_kind, components, law_of
+from slipstick.projection._sparse_input import canonical, is_sparse, rows_of
 
 __all__ = ["back_project", "block", "project"]
 
@@ -31,7 +32,8 @@ def project(
     ----------
     x : array of shape (..., n_features)
         Floats (float32, float64, float16, bfloat16), integers or bools, of any strides, read in
-        place.
+        place. Or a sparse matrix or array of SciPy's, CSR or CSC, of float32, float64, integers or
+        bools: the same bits as for the dense array, where all elements are finite.
     n_components : int
         The number of components k, at least 1.
     kind : str
@@ -61,7 +63,8 @@ def project(
         ``A x``, scaled, in the framework and dtype of `x` (float64 for integers), or `out`. Sums
         are float32 (float64 for float64), scaled and rounded once; a sum beyond the float range is
         infinite. Infinities and NaNs propagate, but not through the zeros of "sjlt" and
-        "countsketch", which are skipped.
+        "countsketch", which are skipped (as those of "sparse" are at a density below 1/8 where `x`
+        is sparse). For a sparse `x` a NumPy array.
 
     Raises
     ------
@@ -90,11 +93,30 @@ def project(
     n_components = components("project", kind, n_components)
     first_feature = integer("project", "first_feature", first_feature, 0, 64)
     width = None
+    sparse = is_sparse(x)
     if kind == "sparse" and density is None and first_feature == 0:
         # Arrays without axes or features are refused below.
-        width = max([1, *_cpu.shape("project", "x", x)[-1:]])
+        shape = x.shape if sparse else _cpu.shape("project", "x", x)
+        width = max([1, *shape[-1:]])
     law = law_of("project", kind, seed, n_components, density, width)
     framework = framework_of("project", x, out)
+    if sparse:
+        rows = rows_of("project", x)
+        for attempt in (rows, None):
+            data, indices, indptr, shape = attempt or canonical(rows)
+            result = _cpu.project_csr(
+                data,
+                indices,
+                indptr,
+                *shape,
+                n_components,
+                law,
+                first_feature,
+                out,
+                framework.empty,
+            )
+            if result is not None:  # else a row's indices did not increase
+                return framework.finish(result)
     return framework.finish(_cpu.project(x, n_components, law, first_feature, out, framework.empty))
 
 

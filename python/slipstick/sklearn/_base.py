@@ -153,9 +153,6 @@ class RandomProjection(
         return self._project(X)
 
     def _project(self, X: Any) -> Any:
-        if scipy.sparse.issparse(X):
-            projected = X @ self._components().astype(X.dtype).T
-            return projected.toarray() if scipy.sparse.issparse(projected) else projected
         return project(X, self.n_components_, **self._law())
 
     def inverse_transform(self, X: Any) -> NDArray[Any]:
