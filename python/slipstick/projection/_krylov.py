@@ -68,8 +68,10 @@ def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
         if first or np.abs(gram - np.eye(len(gram), dtype=gram.dtype)).max() < 0.5:
             inverse = _inverse_root(gram)
         if inverse is None:
-            # Dask has its own for its arrays. Orthonormal whatever the rank is.
-            reflected = np.linalg.qr(np.concatenate([*bases, block], axis=1))[0]
+            together = np.concatenate([*bases, block], axis=1)
+            if hasattr(together, "rechunk"):  # Dask's QR wants all columns in one chunk
+                together = together.rechunk({1: -1})
+            reflected = np.linalg.qr(together)[0]  # orthonormal whatever the rank is
             return reflected[:, -block.shape[1] :]
         block = block @ inverse.astype(block.dtype)
     return block
