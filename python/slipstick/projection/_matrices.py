@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slipstick import _cpu
+from slipstick._runtime import get_isa
+
 Array = NDArray[Any]
 
 CHUNK_BYTES = 1 << 24  # of rows that are converted at once
@@ -73,12 +76,12 @@ class Sparse(OfArray):
 
 
 class Dense(OfArray):
-    """NumPy's products; rows that they would copy, to convert or to straighten, go in chunks."""
+    """Products that read rows in place; those to be converted or straightened go in chunks."""
 
     def __init__(self, array: Array, dtype: np.dtype[Any], center: bool) -> None:
         strides = array.strides
         item = array.itemsize
-        # What BLAS reads in place: one axis contiguous, the other with a stride as long or longer.
+        # What the kernels read in place: one axis contiguous, the other with a longer stride.
         straight = (strides[1] == item and strides[0] >= item * array.shape[1]) or (
             strides[0] == item and strides[1] >= item * array.shape[0]
         )
@@ -99,14 +102,29 @@ class Dense(OfArray):
     def _times(self, right: Array) -> Array:
         product = np.empty((self.shape[0], right.shape[1]), self.dtype)
         for part, rows in self._chunks():
-            np.matmul(rows, right, out=product[part])
+            _multiply(rows, right, product[part])
         return product
 
     def _transposed_times(self, left: Array) -> Array:
-        product = np.zeros((self.shape[1], left.shape[1]), self.dtype)
+        product = np.empty((self.shape[1], left.shape[1]), self.dtype)
+        more = np.empty_like(product) if self._step < self.shape[0] else product
         for part, rows in self._chunks():
-            product += rows.T @ left[part]
+            if part.start == 0:
+                _multiply(rows.T, left[part], product)
+            else:
+                _multiply(rows.T, left[part], more)
+                product += more
         return product
+
+
+def _multiply(a: Array, few: Array, out: Array) -> None:
+    """Write the product with few columns; one of the axes of `a` is contiguous."""
+    if get_isa() == "v2":  # without fma our own kernel is half as fast as NumPy's
+        np.matmul(a, few, out=out)
+    elif a.strides[1] == a.itemsize or a.shape[1] == 1:
+        _cpu.skinny_times(a, few, out)
+    else:
+        _cpu.skinny_transposed(a.T, few, out)
 
 
 def of_array(array: Any, dtype: np.dtype[Any], center: bool) -> OfArray:

@@ -65,9 +65,10 @@ def randomized_svd(
     The result is the best approximation within a block Krylov space, which holds every power of
     ``x x^T`` on the way and not the last alone: as accurate as `n_iter` power iterations while
     reading `x` 8 times for 7 of them, not 16. Blocks become orthonormal by CholeskyQR2 with a
-    float64 Gram matrix, or by Householder reflections where that fails. One seed gives the same
-    bits on one machine with one version of NumPy and one number of threads; elsewhere results
-    agree to rounding, since NumPy's matrix products are used.
+    float64 Gram matrix, or by Householder reflections where that fails. One seed names one sketch
+    everywhere, and products with a dense `x` have the same bits for every thread count; small
+    factors go through NumPy's linear algebra, so results have the same bits for one version of
+    NumPy with one number of threads, and agree to rounding elsewhere.
 
     Sources: N. Halko, P. Martinsson, J. Tropp, "Finding structure with randomness", 2011; C. Musco,
     C. Musco, "Randomized block Krylov methods for stronger and faster approximate singular value
