@@ -29,6 +29,7 @@ from slipstick.reference._mitchell import (
 from slipstick.reference._products import conv2d, derivative, matmul, matmul_backward
 from slipstick.reference._projection import back_project, block, min_dim, philox4x32, project
 from slipstick.reference._statistics import ErrorStatistics, error_statistics
+from slipstick.reference._svd import pairs, randomized_svd
 from slipstick.reference._varlen import attention_varlen
 
 __all__ = [
@@ -54,9 +55,11 @@ __all__ = [
     "merge_attention",
     "min_dim",
     "multiply",
+    "pairs",
     "philox4x32",
     "power",
     "project",
+    "randomized_svd",
     "realm_table",
     "reciprocal",
     "softmax",
