@@ -9,10 +9,10 @@ import scipy.sparse
 from slipstick import projection, reference
 
 pytest.importorskip("dask")
-import dask  # noqa: E402
-import dask.array  # noqa: E402
+import dask
+import dask.array
 
-from slipstick import dask as chunked  # noqa: E402
+from slipstick import dask as chunked
 
 LAWS = [
     {"kind": "rademacher"},

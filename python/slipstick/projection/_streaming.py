@@ -57,7 +57,7 @@ class StreamingSVD:
     ...     svd = svd.partial_fit(x[first : first + 100])
     >>> u, s, vt = svd.result()
     >>> s.round(1)
-    array([163178.3])
+    array([163176.9])
     """
 
     def __init__(

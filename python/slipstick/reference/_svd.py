@@ -64,7 +64,7 @@ def pairs(seed: int, count: int, n: int) -> list[tuple[int, int]]:
     """Return the pairs of points 0, ..., count - 1 that distortion compares, of n points.
 
     >>> pairs(7, 3, 10)
-    [(2, 4), (0, 3), (2, 6)]
+    [(5, 6), (3, 1), (6, 1)]
     """
     result = []
     for number in range(count):
