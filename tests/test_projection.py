@@ -380,5 +380,15 @@ def test_the_matrix_is_never_stored():
 
 def test_the_module_is_public():
     assert slipstick.projection is projection
-    public = {"back_project", "block", "hadamard", "min_dim", "project", "rotate"}
-    assert set(projection.__all__) == public
+    assert set(projection.__all__) == {
+        "DistortionReport",
+        "StreamingSVD",
+        "back_project",
+        "block",
+        "distortion",
+        "hadamard",
+        "min_dim",
+        "project",
+        "randomized_svd",
+        "rotate",
+    }

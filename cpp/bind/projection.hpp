@@ -10,6 +10,7 @@
 #include "projection/hadamard.hpp"
 #include "projection/projection.hpp"
 #include "projection/rotate.hpp"
+#include "projection/skinny.hpp"
 
 namespace slipstick::bind {
 
@@ -88,6 +89,22 @@ inline void bind_projection(py::module_& module) {
         py::arg("data"), py::arg("indices"), py::arg("indptr"), py::arg("rows"),
         py::arg("features"), py::arg("n_components"), py::arg("law"), py::arg("first_feature"),
         py::arg("out"), py::arg("empty"));
+
+    // out = a right, and out = a^T left, for the randomized SVD.
+    const auto skinny = [&](const char* name, auto product) {
+        module.def(
+            name,
+            [product](py::object a, py::object factor, py::object out) {
+                const Array matrix("randomized_svd", "x", a);
+                const Array few("randomized_svd", "factor", factor);
+                const Array result("randomized_svd", "out", out);
+                const Tensor target = result.writable();
+                without_gil([&] { product(matrix.tensor(), few.tensor(), target); });
+            },
+            py::arg("a"), py::arg("factor"), py::arg("out"));
+    };
+    skinny("skinny_times", projection::skinny_times);
+    skinny("skinny_transposed", projection::skinny_transposed);
 
     // Fills `out`, a float64 array (rows, columns).
     module.def(

@@ -7,9 +7,23 @@ made from the counter-based generator Philox4x32-10 inside the kernel that uses 
 no memory, and it is the same for every thread count, instruction set, batch and chunk.
 """
 
+from slipstick.projection._distortion import DistortionReport, distortion
 from slipstick.projection._hadamard import hadamard
 from slipstick.projection._min_dim import min_dim
 from slipstick.projection._project import back_project, block, project
 from slipstick.projection._rotate import rotate
+from slipstick.projection._streaming import StreamingSVD
+from slipstick.projection._svd import randomized_svd
 
-__all__ = ["back_project", "block", "hadamard", "min_dim", "project", "rotate"]
+__all__ = [
+    "DistortionReport",
+    "StreamingSVD",
+    "back_project",
+    "block",
+    "distortion",
+    "hadamard",
+    "min_dim",
+    "project",
+    "randomized_svd",
+    "rotate",
+]

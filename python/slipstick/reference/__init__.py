@@ -6,6 +6,7 @@ here checks its arguments beyond what the mathematics needs; the public function
 """
 
 from slipstick._gaussian import fma, gaussian_from_bits
+from slipstick._philox import philox4x32
 from slipstick.reference._attention import (
     AttentionGrads,
     AttentionStats,
@@ -27,10 +28,10 @@ from slipstick.reference._mitchell import (
     sqrt,
     square,
 )
-from slipstick.reference._philox import philox4x32
 from slipstick.reference._products import conv2d, derivative, matmul, matmul_backward
 from slipstick.reference._projection import back_project, block, min_dim, project
 from slipstick.reference._statistics import ErrorStatistics, error_statistics
+from slipstick.reference._svd import pairs, randomized_svd
 from slipstick.reference._transforms import (
     hadamard,
     hadamard_matrix,
@@ -70,9 +71,11 @@ __all__ = [
     "min_dim",
     "mixing_matrix",
     "multiply",
+    "pairs",
     "philox4x32",
     "power",
     "project",
+    "randomized_svd",
     "realm_table",
     "reciprocal",
     "rotate",

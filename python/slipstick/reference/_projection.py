@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from slipstick._chi2 import smallest_k
 from slipstick._gaussian import gaussian_from_bits
-from slipstick.reference._philox import philox4x32
+from slipstick._philox import philox4x32
 from slipstick.reference._transforms import srht_block
 
 Array = NDArray[Any]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slipstick.reference._philox import philox4x32
+from slipstick._philox import philox4x32
 
 Array = NDArray[Any]
 

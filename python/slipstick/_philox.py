@@ -1,9 +1,11 @@
-"""The generator of every random bit of the projection family."""
+"""The counter-based generator of the projections, on arrays of counters."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["philox4x32"]
 
 _PHILOX_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _PHILOX_INCREMENTS = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
