@@ -29,8 +29,8 @@ double mixing_entry(int order, int row, int column) {
         constexpr int prime = 13;
         const int entry = bordered(row / 2, column / 2, prime, 1);
         const bool both_odd = row % 2 == 1 && column % 2 == 1;
-        if (entry != 0) return both_odd ? -entry : entry;     // entry * [[1, 1], [1, -1]]
-        return row % 2 == 0 && column % 2 == 0 ? 1 : -1;      // [[1, -1], [-1, -1]]
+        if (entry != 0) return both_odd ? -entry : entry;  // entry * [[1, 1], [1, -1]]
+        return row % 2 == 0 && column % 2 == 0 ? 1 : -1;   // [[1, -1], [-1, -1]]
     }
     const int prime = order - 1;  // the first construction: 11 or 19, 3 modulo 4
     return row == column ? 1 : bordered(row, column, prime, -1);

@@ -20,7 +20,7 @@ constexpr int64_t kGrain = 1 << 14;  // numbers a thread: three rounds take 30 u
 struct Shape {
     int64_t size;
     int mixed = 1;
-    int log2n;         // of the transform: p, or of the largest power of two within d
+    int log2n;            // of the transform: p, or of the largest power of two within d
     int64_t overlap = 0;  // where the second transform begins; 0 if there is one alone
 
     explicit Shape(int64_t d) : size(d) {
@@ -57,7 +57,8 @@ public:
         mixing_.resize(static_cast<size_t>(order * order * transform_.item()));
         for (int i = 0; i < order; ++i) {
             for (int j = 0; j < order; ++j) {
-                const double entry = inverse ? mixing_entry(order, j, i) : mixing_entry(order, i, j);
+                const double entry =
+                    inverse ? mixing_entry(order, j, i) : mixing_entry(order, i, j);
                 const auto at = static_cast<size_t>(i * order + j);
                 if (transform_.item() == 4) {
                     reinterpret_cast<float*>(mixing_.data())[at] = static_cast<float>(entry);
@@ -97,8 +98,7 @@ private:
         const int64_t n = transform_.size();
         if (shape_.overlap == 0) {
             transform_.rows(source, n, target, n, shape_.mixed);
-            if (shape_.mixed > 1)
-                transform_.kernels().mix(target, n, shape_.mixed, mixing_.data());
+            if (shape_.mixed > 1) transform_.kernels().mix(target, n, shape_.mixed, mixing_.data());
             return;
         }
         const int64_t first = inverse_ ? shape_.overlap : 0;
@@ -156,7 +156,8 @@ void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse, c
                                  const char* from = x.as<char>() + source * source_item;
                                  char* to = out.as<char>() + target * target_item;
                                  for (int64_t i = 0; i < count; ++i) {
-                                     const char* const here = from + i * source_stride * source_item;
+                                     const char* const here =
+                                         from + i * source_stride * source_item;
                                      char* const there = to + i * target_stride * target_item;
                                      if (direct) {
                                          rotation(here, there);

@@ -20,7 +20,7 @@ constexpr uint32_t kRowTag = 0x53525200u;
 constexpr uint32_t kOutputSignTag = 0x53524F00u;
 constexpr int kBlockStages = 12;
 constexpr int64_t kBlock = 1 << kBlockStages;
-constexpr int64_t kMostRows = 16;  // rows of x that share the signs of a block
+constexpr int64_t kMostRows = 16;    // rows of x that share the signs of a block
 constexpr int64_t kGrain = 1 << 17;  // numbers a thread: 50 us
 
 // The first `count` of group g's order of 0 ... b - 1: Fisher and Yates from the front.
@@ -233,10 +233,9 @@ void block_srht(const Law& law, uint64_t first_row, uint64_t first_column, const
                     double* const line = out.as<double>() + (row + n) * out.strides[0];
                     for (int64_t j = first; j < last; ++j) {
                         const auto c = static_cast<uint32_t>((j + skipped) % kBlock);
-                        const uint32_t turned =
-                            static_cast<uint32_t>(
-                                std::popcount(static_cast<uint32_t>(order[n]) & c)) ^
-                            (flips[c / 32] >> (c % 32));
+                        const uint32_t turned = static_cast<uint32_t>(std::popcount(
+                                                    static_cast<uint32_t>(order[n]) & c)) ^
+                                                (flips[c / 32] >> (c % 32));
                         line[j * out.strides[1]] =
                             (turned & 1) != 0 ? -signs[n] * law.scale : signs[n] * law.scale;
                     }

@@ -76,8 +76,7 @@ void Transform::rows(const void* source, int64_t source_stride, void* target, in
         parallel_for(size() >> near, 1, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
                 kernels_.rows(from + i * length * item_, length, to + i * length * item_, length, 1,
-                              near, scales(),
-                              signs == nullptr ? nullptr : signs + i * length / 32);
+                              near, scales(), signs == nullptr ? nullptr : signs + i * length / 32);
             }
         });
         column_stages(to, length, to, length, length, near);

@@ -83,8 +83,7 @@ SLIPSTICK_INLINE Vec<T> flipped(Vec<T> x, const uint32_t* signs, int64_t first,
     using Lane = typename BitsOf<T>::Unsigned;
     const Vec<Lane> bits = broadcast(Lane{signs[first / 32] >> (first % 32)});
     const Vec<Lane> sign = bit_cast<Vec<Lane>>(broadcast(static_cast<T>(-0.0)));
-    return bit_cast<Vec<T>>(bit_cast<Vec<Lane>>(x) ^
-                            ((bits & lane_bit) == 0 ? Vec<Lane>{} : sign));
+    return bit_cast<Vec<T>>(bit_cast<Vec<Lane>>(x) ^ ((bits & lane_bit) == 0 ? Vec<Lane>{} : sign));
 }
 
 // --- Passes over memory ---
@@ -169,8 +168,8 @@ void run_pass(T* data, int64_t row_stride, int64_t columns, int log2rows, int fi
     const int phase = stage % kScaleStages;
     const int group = (stage + kScaleStages - 1) / kScaleStages;  // the one that may begin here
     const bool begins = group * kScaleStages < stage + stages;
-    pass_of<T, true>((stages - 1) * kScaleStages + phase, all)(
-        data, row_stride, columns, log2rows, first, begins ? scales[group] : 1);
+    pass_of<T, true>((stages - 1) * kScaleStages + phase, all)(data, row_stride, columns, log2rows,
+                                                               first, begins ? scales[group] : 1);
 }
 
 // All stages of a matrix of compact or distant rows, in as few passes as there must be.
@@ -194,11 +193,13 @@ void run_first(int stages, const T* source, T* target, int64_t blocks, const dou
                const uint32_t* signs, int64_t period) {
     const auto run = [&]<int s>() {
         if (signs != nullptr) {
-            (scales != nullptr ? &first_pass<T, s, true, true> : &first_pass<T, s, false, true>)(
-                source, target, blocks, scales, signs, period);
+            (scales != nullptr
+                 ? &first_pass<T, s, true, true>
+                 : &first_pass<T, s, false, true>)(source, target, blocks, scales, signs, period);
         } else {
-            (scales != nullptr ? &first_pass<T, s, true, false> : &first_pass<T, s, false, false>)(
-                source, target, blocks, scales, signs, period);
+            (scales != nullptr
+                 ? &first_pass<T, s, true, false>
+                 : &first_pass<T, s, false, false>)(source, target, blocks, scales, signs, period);
         }
     };
     switch (stages) {
@@ -352,7 +353,8 @@ void flip(const void* source_data, void* target_data, int64_t count, const uint3
     int64_t i = 0;
     for (; i + kLanes<T> <= count; i += kLanes<T>)
         store(target + i, flipped<T>(load<Vec<T>>(source + i), signs, i, lane_bit));
-    for (; i < count; ++i) target[i] = (signs[i / 32] >> (i % 32) & 1) != 0 ? -source[i] : source[i];
+    for (; i < count; ++i)
+        target[i] = (signs[i / 32] >> (i % 32) & 1) != 0 ? -source[i] : source[i];
 }
 
 template <class T>
@@ -470,8 +472,8 @@ constexpr PerDtype<Fn> every_dtype(Maker maker) {
 }  // namespace
 
 const projection::TransformTable transform_table = {
-    .transform = every_dtype<const TransformKernels*>(
-        []<class T>() { return &kTransform<Sum<T>>; }),
+    .transform =
+        every_dtype<const TransformKernels*>([]<class T>() { return &kTransform<Sum<T>>; }),
     .read = every_dtype<projection::ReadFn>([]<class T>() { return &read<T>; }),
     .write = make_per_dtype<projection::WriteFn, float, double, Float16, BFloat16>(
         []<class T>() { return &write<T>; }),
