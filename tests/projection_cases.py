@@ -62,4 +62,5 @@ GAUSSIAN_OF_WORD = [
 MILLION_ENTRIES = [
     ("rademacher", "5255f76fcd6a5cb8adda73e20a012aaa57baf21339aaa6acbad80f52f0a9d495"),
     ("gaussian", "fa82b069304844f0673bdddff0bf1350ee0bf0e1c59a3c3a36782401eca68971"),
+    ("srht", "de7fa5af026ef6c993c734cdbe357bb2d30307a22e4b4742910540945bc2dfd0"),
 ]
