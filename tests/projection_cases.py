@@ -117,6 +117,7 @@ MILLION_ENTRIES = [
         {"kind": "sparse", "density": 1 / 3},
         "296f66ffffe930357a47e93c080a3cda019b4526f61dbecf3ed738a856f4f691",
     ),
+    ({"kind": "srht"}, "de7fa5af026ef6c993c734cdbe357bb2d30307a22e4b4742910540945bc2dfd0"),
 ]
 
 # At seed 7, block 0 of column 0.

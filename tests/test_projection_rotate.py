@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 
 import numpy as np
@@ -82,6 +83,21 @@ def test_every_number_of_rounds(isa, d):
         np.testing.assert_allclose(got, matrix.T, atol=1e-14)
         got = rotate(np.eye(d), seed=11, rounds=rounds, inverse=True)
         np.testing.assert_allclose(got, matrix, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("d", "digest"),
+    [
+        (6, "7a9a33952200f41d0298d434bec91dca174e9090b0c9c730da78d35f729e15bf"),
+        (12, "cb85f9417c4ebbf5b8ecb91339f4647804f2302a2dd8b3e3549bc98604147585"),
+        (1000, "adab35374051ad39e8c9b5ba53a60ccb90e31464e9fc5d8b450c7aae3de2eebb"),
+        (1536, "c28a736b6a1eae46fdc8160e874654ebdbb48a7845c6448a41d1766c59549d2d"),
+    ],
+)
+def test_known_bits(isa, threads, d, digest):
+    """SHA-256 of little-endian float32; from the first run at v3."""
+    y = rotate(ramp(d), seed=7)
+    assert hashlib.sha256(y.astype("<f4").tobytes()).hexdigest() == digest
 
 
 @pytest.mark.parametrize("d", LENGTHS)

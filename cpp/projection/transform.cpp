@@ -12,9 +12,9 @@ namespace {
 
 // A row that stays in the second cache: 256 KiB.
 constexpr int64_t kMiddleBytes = 256 << 10;
-// What goes down the columns at once, 16 KiB and at least 128 bytes of a row.
+// What goes down the columns at once, 16 KiB and at least 512 bytes of a row.
 constexpr int64_t kTileBytes = 16 << 10;
-constexpr int64_t kTileRowBytes = 128;
+constexpr int64_t kTileRowBytes = 512;
 constexpr int kColumnStages = 8;  // at most, in one pass over memory
 constexpr int64_t kGrainBytes = 256 << 10;
 

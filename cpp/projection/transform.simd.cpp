@@ -144,42 +144,38 @@ void pass(T* data, int64_t row_stride, int64_t columns, int log2rows, int first,
 
 template <class T>
 using PassFn = void (*)(T*, int64_t, int64_t, int, int, double);
-template <class T, bool scaled, int... index>
-constexpr PassFn<T> pass_of(int which, std::integer_sequence<int, index...>) {
+template <class T, int... index>
+constexpr PassFn<T> scaled_pass(int which, std::integer_sequence<int, index...>) {
     constexpr PassFn<T> table[] = {
-        &pass<T, index / kScaleStages + 1, index % kScaleStages, scaled>...};
+        &pass<T, index / kScaleStages + 1, index % kScaleStages, true>...};
+    return table[which];
+}
+template <class T, int... index>
+constexpr PassFn<T> plain_pass(int which, std::integer_sequence<int, index...>) {
+    constexpr PassFn<T> table[] = {&pass<T, index + 1, 0, false>...};
     return table[which];
 }
 
-// `stages` stages from number `stage` on, which are those of row distance 2^first and more.
-template <class T>
-void run_pass(T* data, int64_t row_stride, int64_t columns, int log2rows, int first, int stage,
-              int stages, const double* scales) {
-    if (scales == nullptr) {
-        constexpr std::make_integer_sequence<int, kPassStages> sizes{};
-        const auto fn = [&]<int... index>(std::integer_sequence<int, index...>) {
-            constexpr PassFn<T> table[] = {&pass<T, index + 1, 0, false>...};
-            return table[stages - 1];
-        }(sizes);
-        fn(data, row_stride, columns, log2rows, first, 1);
-        return;
-    }
-    constexpr std::make_integer_sequence<int, kPassStages * kScaleStages> all{};
-    const int phase = stage % kScaleStages;
-    const int group = (stage + kScaleStages - 1) / kScaleStages;  // the one that may begin here
-    const bool begins = group * kScaleStages < stage + stages;
-    pass_of<T, true>((stages - 1) * kScaleStages + phase, all)(data, row_stride, columns, log2rows,
-                                                               first, begins ? scales[group] : 1);
-}
-
-// All stages of a matrix of compact or distant rows, in as few passes as there must be.
+// All stages of a matrix of compact or distant rows, in as few passes as there must be. The first
+// has the number first_stage.
 template <class T>
 void run_passes(T* data, int64_t row_stride, int64_t columns, int log2rows, int first_stage,
                 const double* scales) {
     for (int done = 0; done < log2rows;) {
         const int passes = (log2rows - done + kPassStages - 1) / kPassStages;
         const int stages = (log2rows - done + passes - 1) / passes;
-        run_pass(data, row_stride, columns, log2rows, done, first_stage + done, stages, scales);
+        const int stage = first_stage + done;
+        PassFn<T> run;
+        double scale = 1;
+        if (scales == nullptr) {
+            run = plain_pass<T>(stages - 1, std::make_integer_sequence<int, kPassStages>{});
+        } else {
+            run = scaled_pass<T>((stages - 1) * kScaleStages + stage % kScaleStages,
+                                 std::make_integer_sequence<int, kPassStages * kScaleStages>{});
+            const int group = (stage + kScaleStages - 1) / kScaleStages;
+            if (group * kScaleStages < stage + stages) scale = scales[group];  // it begins here
+        }
+        run(data, row_stride, columns, log2rows, done, scale);
         done += stages;
     }
 }
@@ -318,11 +314,16 @@ void mix(void* data_pointer, int64_t columns, int count, const void* sign_matrix
     const auto* signs = static_cast<const T*>(sign_matrix);
     for (int64_t j = 0; j < columns; j += width) {
         const int64_t used = columns - j < width ? columns - j : width;
+        const bool whole = used == width;
         T tile[kMixRows * width];
-        if (used < width) {
-            for (int i = 0; i < count * width; ++i) tile[i] = 0;
+        for (int i = 0; i < count; ++i) {
+            T* const line = tile + i * width;
+            if (whole) {
+                copy_row(data + i * columns + j, line, width);
+            } else {
+                for (int k = 0; k < width; ++k) line[k] = k < used ? data[i * columns + j + k] : 0;
+            }
         }
-        for (int i = 0; i < count; ++i) copy_row(data + i * columns + j, tile + i * width, used);
         for (int i = 0; i < count; i += together) {
             Vec<T> sums[together][vectors] = {};
             for (int k = 0; k < count; ++k) {
@@ -334,10 +335,14 @@ void mix(void* data_pointer, int64_t columns, int count, const void* sign_matrix
                         sums[r][v] = mul_add(x, broadcast(signs[(i + r) * count + k]), sums[r][v]);
                 }
             }
+#pragma GCC unroll 4
             for (int r = 0; r < together; ++r) {
                 T line[width];
-                for (int v = 0; v < vectors; ++v) store(line + v * kLanes<T>, sums[r][v]);
-                copy_row(line, data + (i + r) * columns + j, used);
+                T* const target = data + (i + r) * columns + j;
+#pragma GCC unroll 2
+                for (int v = 0; v < vectors; ++v)
+                    store((whole ? target : line) + v * kLanes<T>, sums[r][v]);
+                if (!whole) copy_row(line, target, used);
             }
         }
     }

@@ -42,7 +42,7 @@ def project(
         "sparse": entries +1 or -1 with probability `density`, else 0, divided by the square root of
         `density`; on spiky vectors the variance is up to ``(1 / density - 1) / k``.
         "srht": entries +1 or -1 by random signs and a sampled Walsh-Hadamard transform of each
-        block of 4096 features; by far the fastest, with a variance of about 2/k at most. With d
+        block of 4096 features; by far the fastest, with a variance of at most 2/k. With d
         far below 4096 features sampled rows repeat modulo the power of two that holds d, and y
         spans fewer than n_components directions as n_components nears d.
         "sjlt": s entries +-1 a column, one in each of s blocks of components, divided by the square
@@ -79,8 +79,10 @@ def project(
     -----
     A result depends on neither threads, instruction set nor batch, to the last bit: within each
     block of 256 features (by global index) a sum is one chain of fused multiply-adds, and the
-    blocks are added in order. Source: D. Achlioptas, "Database-friendly random projections", 2003,
-    for random signs.
+    blocks are added in order. For "srht" the butterflies of a block of 4096 features run at strides
+    1, 2, 4, ..., and the blocks are added in order. Sources: D. Achlioptas, "Database-friendly
+    random projections", 2003, for random signs; O. Balabanov et al., arXiv 2210.11295, 2023, for
+    "srht".
 
     Examples
     --------
