@@ -42,7 +42,9 @@ public:
     static Form form_of(const Law& law) {
         if (law.kind == Kind::kRademacher) return Form::kBits;
         if (is_hashed(law.kind)) return Form::kHits;
-        const bool few = law.threshold < kHitsDensity * 0x1p31;
+        // A hit names a component by 31 bits.
+        const bool few = law.threshold < kHitsDensity * 0x1p31 && law.components <= int64_t{1}
+                                                                                        << 31;
         return law.kind == Kind::kSparse && few ? Form::kHits : Form::kEntries;
     }
     // On average.

@@ -47,23 +47,30 @@ void make_bits(const Law& law, const uint64_t* features, int64_t count, int64_t 
     }
 }
 
-// Calls body(i, component, entries) for vectors of entries of feature i.
+// Calls body(i, component, entries) for vectors of entries of feature i, in order.
 template <class Entries, class Body>
 SLIPSTICK_INLINE void for_each_entry_vector(const Law& law, const uint64_t* features, int64_t count,
                                             int64_t components, Body body) {
+    static_assert(kPadding % kWordColumns == 0);
     const RoundKeys keys(law.seed);
     const Entries entries(law);
-    for (int64_t first = 0; first < count; first += kSideBySide) {
-        uint64_t pair[kSideBySide];
-        for (int b = 0; b < kSideBySide; ++b)
-            pair[b] = features[first + b < count ? first + b : first];
-        for (int64_t component = 0; component < components; component += kWordColumns) {
-            const Word groups = broadcast(static_cast<uint64_t>(component) / 4) + lane_numbers();
+    for (int64_t i = 0; i < count; ++i) {
+        for (int64_t component = 0; component < components;
+             component += kSideBySide * kWordColumns) {
+            uint64_t same[kSideBySide];
+            Word groups[kSideBySide];
+            for (int b = 0; b < kSideBySide; ++b) {
+                same[b] = features[i];
+                groups[b] = broadcast(static_cast<uint64_t>(component + b * kWordColumns) / 4) +
+                            lane_numbers();
+            }
             Vec<float> made[kSideBySide][2];
-            make_entries(entries, keys, pair, groups, made);
-            for (int b = 0; b < kSideBySide && first + b < count; ++b) {
-                body(first + b, component, made[b][0]);
-                body(first + b, component + kLanes<float>, made[b][1]);
+            make_entries(entries, keys, same, groups, made);
+            for (int b = 0; b < kSideBySide; ++b) {
+                const int64_t first = component + b * kWordColumns;
+                if (first >= components) break;
+                body(i, first, made[b][0]);
+                body(i, first + kLanes<float>, made[b][1]);
             }
         }
     }
@@ -71,7 +78,6 @@ SLIPSTICK_INLINE void for_each_entry_vector(const Law& law, const uint64_t* feat
 
 void make_entry_slots(const Law& law, const uint64_t* features, int64_t count, int64_t components,
                       float* slots) {
-    static_assert(kPadding % kWordColumns == 0);
     const auto put = [&](int64_t i, int64_t component, Vec<float> entries) {
         store(slots + i * components + component, entries);
     };
@@ -333,6 +339,8 @@ void accumulate_hits(const Segment& segment, void* target) {
             const int64_t slot = slot_of(i + ahead < segment.readable ? i + ahead : i);
             __builtin_prefetch(segment.offsets + slot / kSlotGroup * (kSlotGroup + 1) +
                                slot % kSlotGroup);
+            // And what the offsets, fetched by now, lead to.
+            if (i + ahead / 2 < segment.count) __builtin_prefetch(hits_of(i + ahead / 2).begin);
         }
         const int64_t next = block_of(i);
         run += next != block ? 1 : 0;

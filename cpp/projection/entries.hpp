@@ -54,14 +54,15 @@ struct SparseEntries {
     Vec<int32_t> last;  // the largest of the 31-bit numbers that say "not 0"
 };
 
-// The kWordColumns entries of components 4 groups[0] and on of some features, in order.
+// The kWordColumns entries of components 4 groups[b][0] and on of features[b], in order.
 template <class Entries>
 SLIPSTICK_INLINE void make_entries(const Entries& entries, const RoundKeys& keys,
-                                   const uint64_t (&features)[kSideBySide], Word groups,
+                                   const uint64_t (&features)[kSideBySide],
+                                   const Word (&groups)[kSideBySide],
                                    Vec<float> (&made)[kSideBySide][2]) {
     Words blocks;
     for (int b = 0; b < kSideBySide; ++b) {
-        blocks.word[0][b] = groups;
+        blocks.word[0][b] = groups[b];
         blocks.word[1][b] = broadcast(features[b]);
         blocks.word[2][b] = broadcast(features[b] >> 32);
         blocks.word[3][b] = broadcast(uint64_t{Entries::kTag});

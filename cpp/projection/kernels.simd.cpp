@@ -98,8 +98,9 @@ void generate_from_words(const Law& law, uint64_t feature, uint64_t component, i
     const RoundKeys keys(law.seed);
     const Entries entries(law);
     for (int64_t first = 0; first < count; first += kWordColumns) {
-        const Word groups =
-            broadcast((component + static_cast<uint64_t>(first)) / 4) + lane_numbers();
+        Word groups[kSideBySide];
+        for (Word& group : groups)
+            group = broadcast((component + static_cast<uint64_t>(first)) / 4) + lane_numbers();
         T* const target = static_cast<T*>(packed) + first * depth;
         const bool has_second_half = first + kWordColumns / 2 < count;
         for (int64_t k0 = 0; k0 < depth; k0 += kSideBySide) {

@@ -19,7 +19,7 @@ class Rows(NamedTuple):
 
 def is_sparse(x: Any) -> bool:
     """Tell whether `x` is a sparse matrix or array of SciPy's, whose module it then names."""
-    return any(base.__module__.startswith("scipy.sparse") for base in type(x).__mro__)
+    return any(str(base.__module__).startswith("scipy.sparse") for base in type(x).__mro__)
 
 
 def rows_of(function: str, x: Any) -> Rows:
