@@ -380,4 +380,10 @@ def test_the_matrix_is_never_stored():
 
 def test_the_module_is_public():
     assert slipstick.projection is projection
-    assert set(projection.__all__) == {"back_project", "block", "min_dim", "project"}
+    assert set(projection.__all__) == {
+        "back_project",
+        "block",
+        "hadamard",
+        "min_dim",
+        "project",
+    }
