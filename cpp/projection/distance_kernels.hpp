@@ -17,5 +17,5 @@ struct DistanceKernels {
 }  // namespace slipstick::cpu::projection
 
 namespace slipstick::cpu {
-SLIPSTICK_LEVEL_TABLE(projection::DistanceKernels, distance_kernels)
+SLIPSTICK_LEVEL_TABLE(projection::DistanceKernels, projection_distance_kernels)
 }  // namespace slipstick::cpu

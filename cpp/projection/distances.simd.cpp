@@ -63,6 +63,7 @@ double squares(const float* a, const float* b, int64_t length) {
 
 }  // namespace
 
-const projection::DistanceKernels distance_kernels = {.products = &products, .squares = &squares};
+const projection::DistanceKernels projection_distance_kernels = {.products = &products,
+                                                                 .squares = &squares};
 
 }  // namespace slipstick::cpu::SLIPSTICK_LEVEL

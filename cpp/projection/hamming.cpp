@@ -149,7 +149,7 @@ struct Problem {
 // Offers the codes [begin, end) to the collectors of queries [first, first + count), word by word.
 void scan_words(const Problem& problem, int64_t first, int64_t count, int64_t begin, int64_t end,
                 Nearest* nearest) {
-    const HammingKernels& kernels = active_hamming_kernels();
+    const HammingKernels& kernels = active_projection_hamming_kernels();
     Packed packed(problem.codes.strides[1], problem.bytes, kScanCodes);
     for (int64_t code = begin; code < end; code += kScanCodes) {
         const int64_t codes = std::min(kScanCodes, end - code);
@@ -167,7 +167,7 @@ void scan_words(const Problem& problem, int64_t first, int64_t count, int64_t be
 // The same by tables of nibbles, two queries at once.
 void scan_nibbles(const Problem& problem, int64_t first, int64_t count, int64_t begin, int64_t end,
                   Nearest* nearest) {
-    const HammingKernels& kernels = active_hamming_kernels();
+    const HammingKernels& kernels = active_projection_hamming_kernels();
     const int64_t bytes = problem.bytes, positions = problem.nibbles();
     const int64_t groups = positions / kNibbleGroup, pairs = ceil_div(count, 2);
     const Scratch tables(pairs * positions * 16);
@@ -263,7 +263,7 @@ void hamming_distance(const ConstTensor& a, const ConstTensor& b, const Tensor& 
                            };
                            a_packed.load(row(1), strip.stride[1], count);
                            b_packed.load(row(2), strip.stride[2], count);
-                           active_hamming_kernels().distances(
+                           active_projection_hamming_kernels().distances(
                                a_packed.data(), a_packed.stride(), b_packed.data(),
                                b_packed.stride(), bytes, count,
                                static_cast<int32_t*>(strip.target()) + first * strip.stride[0],

@@ -225,7 +225,7 @@ bool scan_wide(const uint8_t* nibbles, int64_t groups, const uint8_t* tables, co
 
 }  // namespace
 
-const projection::HammingKernels hamming_kernels = {
+const projection::HammingKernels projection_hamming_kernels = {
     .distances = &distances,
     .transpose = &transpose,
     .scan = &scan,

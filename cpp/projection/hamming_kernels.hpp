@@ -49,5 +49,5 @@ struct HammingKernels {
 }  // namespace slipstick::cpu::projection
 
 namespace slipstick::cpu {
-SLIPSTICK_LEVEL_TABLE(projection::HammingKernels, hamming_kernels)
+SLIPSTICK_LEVEL_TABLE(projection::HammingKernels, projection_hamming_kernels)
 }  // namespace slipstick::cpu

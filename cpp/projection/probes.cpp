@@ -127,7 +127,7 @@ bool rank_candidates(const ConstTensor& vectors, const ConstTensor& queries, con
     parallel_for(queries.shape[0], 1, [&](int64_t first, int64_t last) {
         std::vector<uint32_t> candidates;
         std::vector<Neighbour> near;
-        const DistanceKernels& kernels = active_distance_kernels();
+        const DistanceKernels& kernels = active_projection_distance_kernels();
         for (int64_t query = first; query < last; ++query) {
             candidates.clear();
             for (int64_t lookup = 0; lookup < lookups; ++lookup) {
