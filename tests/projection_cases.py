@@ -16,6 +16,9 @@ LAWS: list[dict[str, Any]] = [
     {"kind": "gaussian"},
     {"kind": "sparse", "density": 1 / 3},
 ]
+# Those whose matrix depends on the number of components; None is s = 8, or all components.
+HASHED_LAWS: list[dict[str, Any]] = [{"kind": "sjlt"}, {"kind": "countsketch"}]
+ALL_LAWS = LAWS + HASHED_LAWS
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(name) for name in ("float32", "float64", "float16")] + [BF16]
 
@@ -30,14 +33,30 @@ def reference_matrix(
     return reference.block(seed=seed, rows=rows, cols=cols, **law, **more)
 
 
+def nonzeros(law: dict[str, Any], k: int) -> int:
+    """Return the entries of a column of a hashed kind that are not 0."""
+    if law["kind"] == "countsketch":
+        return 1
+    return round(law["density"] * k) if "density" in law else min(8, k)
+
+
+def unscaled(law: dict[str, Any], seed: int, k: int, cols: slice) -> np.ndarray:
+    """Return the whole columns of the matrix for k components: 0, +-1 and z."""
+    if law in LAWS:
+        return matrix(law, seed, slice(k), cols)
+    return np.sign(matrix(law, seed, slice(k), cols, n_components=k))
+
+
 def scale(law: dict[str, Any], k: int) -> float:
     """Return what the kernels multiply the sums of 0, +-1 and z by."""
+    if law["kind"] in ("sjlt", "countsketch"):
+        return 1 / math.sqrt(nonzeros(law, k))
     return math.sqrt(1 / law.get("density", 1)) / math.sqrt(k)
 
 
 def exactly_scaled(law: dict[str, Any]) -> dict[str, Any]:
-    """Return the law with a density, if any, whose scale is a power of 2 where that of k is."""
-    return {**law, "density": 1 / 4} if law["kind"] == "sparse" else law
+    """Return the law with a density, if any, whose scale is a power of 2 for 64 components."""
+    return {**law, "density": 1 / 4} if law["kind"] in ("sparse", "sjlt") else law
 
 
 def words(text: str) -> list[int]:
@@ -98,4 +117,18 @@ MILLION_ENTRIES = [
         {"kind": "sparse", "density": 1 / 3},
         "296f66ffffe930357a47e93c080a3cda019b4526f61dbecf3ed738a856f4f691",
     ),
+]
+
+# At seed 7, block 0 of column 0.
+HASHED_WORDS = "2c7e5917 ce800d43 6939d944 765085cc"
+# Kind, density, column; the components of the nonzeros of 256 with their signs, at seed 7.
+SKETCHED_COLUMNS = [
+    ("sjlt", None, 0, [-5, 50, -67, -118, 154, -163, -199, -253]),
+    ("sjlt", 8 / 256, 5, [31, -51, 95, 122, -152, -188, 200, -240]),
+    ("countsketch", None, 5, [250]),
+]
+# As MILLION_ENTRIES, for 1024 components, unscaled.
+MILLION_HASHED_ENTRIES = [
+    ("sjlt", "b62fc131bbbdeb72c8fb945713f42b3858c5ff7a6e56ed5808f307071b993e30"),
+    ("countsketch", "d97b4876f09e05bf7b23434e08b855a4f38933137e055b3b1a921a6d4ef79e07"),
 ]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projection_cases import BF16, DTYPES, LAWS, ramp
+from projection_cases import ALL_LAWS, BF16, DTYPES, ramp
 from slipstick import projection
 
 # --- Layout and frameworks ------------------------------------------------------------------------
@@ -17,7 +17,7 @@ from slipstick import projection
 
 @pytest.mark.parametrize("shape", [(0, 5), (0, 3, 5), (3, 0, 5), (2, 0, 0, 5)], ids=str)
 def test_empty_batches(shape):
-    for law in LAWS:
+    for law in ALL_LAWS:
         y = projection.project(np.empty(shape, np.float32), 7, **law)
         assert y.shape == (*shape[:-1], 7)
         assert y.dtype == np.float32
@@ -42,7 +42,7 @@ def views(draw):
 
 
 @settings(max_examples=150, derandomize=True, deadline=None)
-@given(views(), st.integers(1, 40), st.sampled_from(LAWS), st.data())
+@given(views(), st.integers(1, 40), st.sampled_from(ALL_LAWS), st.data())
 def test_any_strides_are_read_in_place(x, k, law, data):
     expected = projection.project(x.copy(order="C"), k, **law, seed=5)
     assert expected.shape == (*x.shape[:-1], k)
@@ -78,7 +78,7 @@ INTEGERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 
 
 
 @pytest.mark.parametrize("dtype", ["bool", *INTEGERS])
-@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("law", ALL_LAWS, ids=str)
 def test_integers_become_float64(isa, dtype, law):
     x = np.random.default_rng(0).integers(0, 256, (3, 20, 8), np.uint8).view(dtype)[..., 0]
     if dtype == "bool":
@@ -125,6 +125,7 @@ def test_jax():
 
 # --- Bad input ------------------------------------------------------------------------------------
 
+KINDS = "'rademacher', 'gaussian', 'sparse', 'srht', 'sjlt' or 'countsketch'"
 X = np.ones((2, 5), np.float32)
 READ_ONLY = np.ones((2, 3), np.float32)
 READ_ONLY.flags.writeable = False
@@ -138,10 +139,75 @@ NUMERIC = "`x` must have a real numeric dtype in native byte order"
             X,
             {"kind": "gauss"},
             ValueError,
-            "`kind` must be 'rademacher', 'gaussian' or 'sparse', got 'gauss'",
+            f"`kind` must be {KINDS}, got 'gauss'",
         ),
         (X, {"kind": 3}, TypeError, "`kind` must be a str, got int"),
+        (
+            X,
+            {"density": 0.5, "kind": "srht"},
+            ValueError,
+            "`density` must be None for kind 'srht', got 0.5",
+        ),
+        (
+            X,
+            {"n_components": 2**39 + 1, "kind": "srht"},
+            ValueError,
+            "`n_components` must be between 1 and 2**39, got 549755813889",
+        ),
         (X, {"density": 0.5}, ValueError, "`density` must be None for kind 'rademacher', got 0.5"),
+        (
+            X,
+            {"kind": "countsketch", "density": 0.5},
+            ValueError,
+            "`density` must be None for kind 'countsketch', got 0.5",
+        ),
+        *(
+            (
+                X,
+                {"kind": "sjlt", "density": density},
+                error,
+                f"`density` must be s / n_components with an int s from 1 to 3, got {density!r}",
+            )
+            for density, error in [
+                (0.5, ValueError),
+                (0.1, ValueError),
+                (0, ValueError),
+                (-1 / 3, ValueError),
+                (4 / 3, ValueError),
+                (math.nan, ValueError),
+                (math.inf, ValueError),
+                ("auto", TypeError),
+                (True, TypeError),
+            ]
+        ),
+        (
+            X,
+            {"n_components": 2**31 + 1, "kind": "sjlt"},
+            ValueError,
+            "`n_components` must be between 1 and 2**31, got 2147483649",
+        ),
+        *(
+            (
+                X,
+                {"kind": "sparse", "density": density},
+                error,
+                "`density` must be a number above 0, from 2**-32 on, and at most 1, got "
+                f"{density!r}",
+            )
+            for density, error in [
+                (0, ValueError),
+                (1e-10, ValueError),
+                (1.5, ValueError),
+                (math.nan, ValueError),
+                ("auto", TypeError),
+            ]
+        ),
+        (
+            X,
+            {"kind": "sparse", "first_feature": 1},
+            ValueError,
+            "`density` must be a number where the number of all features is not known, got None",
+        ),
         (X, {"n_components": 0}, ValueError, "`n_components` must be between 1 and 2**39, got 0"),
         (X, {"n_components": -3}, ValueError, "`n_components` must be between 1 and 2**39, got -3"),
         (
@@ -232,11 +298,19 @@ TEN = slice(10)
     ("arguments", "error", "message"),
     [
         (
-            {"kind": "srht"},
+            {"kind": "gauss"},
             ValueError,
-            "`kind` must be 'rademacher', 'gaussian' or 'sparse', got 'srht'",
+            f"`kind` must be {KINDS}, got 'gauss'",
         ),
         ({"kind": None}, TypeError, "`kind` must be a str, got NoneType"),
+        *(
+            (
+                {"kind": kind},
+                ValueError,
+                f"`n_components` must be given for kind '{kind}', got None",
+            )
+            for kind in ("sjlt", "countsketch")
+        ),
         ({"seed": 2**64}, ValueError, f"`seed` must be between 0 and 2**64 - 1, got {2**64}"),
         ({"density": 1}, ValueError, "`density` must be None for kind 'gaussian', got 1"),
         ({"rows": 5}, TypeError, "`rows` must be a slice, got int"),

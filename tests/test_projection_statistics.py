@@ -6,25 +6,45 @@ failure is followed by a larger run on other declared seeds, never by another ch
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from projection_cases import LAWS, matrix
+from projection_cases import HASHED_LAWS, LAWS, matrix, nonzeros, unscaled
 from slipstick import projection, reference
 
 # --- Statistics -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("law", LAWS, ids=str)
-@pytest.mark.parametrize(("d", "k"), [(16, 8), (64, 40), (5, 3)])
-def test_mean_and_variance_of_the_squared_norm(law, d, k):
-    """E = 1 and Var = (2 - 2q)/k (signs), 2/k (Gaussian, density 1/3).
+def variance(law: dict[str, Any], k: int, q: np.ndarray) -> np.ndarray:
+    """Return Var(|A x|^2) for vectors of norm 1 with the sums q of their fourth powers."""
+    if law["kind"] == "rademacher":
+        return (2 - 2 * q) / k
+    if law["kind"] in ("sjlt", "countsketch"):
+        s = nonzeros(law, k)
+        heights = np.diff([r * k // s for r in range(s + 1)])
+        return (2 - 2 * q) / s**2 * (1 / heights).sum()
+    return (2 + (1 / law.get("density", 1 / 3) - 3) * q) / k  # the kurtosis of z is 3
 
-    Seeds 0 ... 19999, 4 standard errors.
-    """
+
+LAWS_AND_SIZES = [
+    *itertools.product(LAWS, [(16, 8), (64, 40), (5, 3)]),
+    *itertools.product([{"kind": "sparse", "density": p} for p in (0.1, 0.5, 1)], [(16, 8)]),
+    *itertools.product([{"kind": "countsketch"}], [(16, 8), (64, 40), (5, 3)]),
+    *itertools.product([{"kind": "sjlt"}], [(64, 40), (16, 11), (5, 3)]),
+    ({"kind": "sjlt", "density": 3 / 8}, (16, 8)),
+    ({"kind": "sjlt", "density": 3 / 40}, (64, 40)),
+]
+
+
+@pytest.mark.parametrize(("law", "sizes"), LAWS_AND_SIZES, ids=str)
+def test_mean_and_variance_of_the_squared_norm(law, sizes):
+    """E = 1, and the variance as derived for the law; seeds 0 ... 19999, 4 standard errors."""
     n_seeds = 20_000
+    d, k = sizes
     flat, one_hot = np.ones(d), np.eye(d)[d // 2]
     mixed = np.where(np.arange(d) % 3 == 0, 1.0, 0.1)
     x = np.stack([v / np.linalg.norm(v) for v in (flat, one_hot, mixed)])
@@ -32,11 +52,13 @@ def test_mean_and_variance_of_the_squared_norm(law, d, k):
     for seed in range(n_seeds):
         norms[seed] = np.square(projection.project(x, k, **law, seed=seed)).sum(axis=1)
     q = (x**4).sum(axis=1)
-    expected = (2 - 2 * q) / k if law["kind"] == "rademacher" else np.full(3, 2 / k)
+    expected = variance(law, k, q)
     mean = norms.mean(axis=0)
     second = ((norms - mean) ** 2).mean(axis=0)
     fourth = ((norms - mean) ** 4).mean(axis=0)
-    if law["kind"] == "rademacher":  # a one-hot vector is kept to rounding, whatever the seed
+    if (
+        law["kind"] in ("rademacher", "sjlt", "countsketch") or law.get("density") == 1
+    ):  # a one-hot vector is kept to rounding, whatever the seed
         np.testing.assert_allclose(norms[:, 1], 1, rtol=1e-14)
         keep = [0, 2]
     else:
@@ -88,6 +110,30 @@ def test_entries_are_uncorrelated(law):
         products = a[i:, j:] * a[: 1024 - i, : 1024 - j]
         assert abs(products.mean()) <= 4 / math.sqrt(products.size)
     assert abs(a.mean()) <= 4 / 1024
+
+
+@pytest.mark.parametrize("law", HASHED_LAWS, ids=str)
+def test_hashed_entries_are_uniform_and_independent(law):
+    """Counts of components and signs over 2^16 columns at seed 0; products of signs average to 0.
+
+    Chi-square with 63 degrees: its normal approximation's 4 standard deviations, and 5 % for the
+    skewness.
+    """
+    k, columns = 64, 2**16
+    entries = unscaled(law, 0, k, slice(columns))
+    s = nonzeros(law, k)
+    expected = columns * s / k
+    chi_square = np.square(np.abs(entries).sum(axis=1) - expected).sum() / expected
+    freedom = k - s
+    # A block's counts add up, and each has the variance expected (1 - s/k).
+    assert abs(chi_square - freedom) <= 1.05 * 4 * math.sqrt(2 * freedom)
+    assert abs(entries.sum()) <= 4 * math.sqrt(columns * s)
+    for step in (1, 2, 7, 256):
+        products = entries[:, step:] * entries[:, :-step]
+        assert abs(products.sum()) <= 4 * math.sqrt(np.count_nonzero(products))
+    for row in range(1, 9):
+        products = entries[row:] * entries[:-row]
+        assert abs(products.sum()) <= 4 * math.sqrt(np.count_nonzero(products))
 
 
 @pytest.mark.parametrize("law", LAWS, ids=str)

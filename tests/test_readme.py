@@ -38,7 +38,7 @@ def test_examples_of_docstrings(name):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", ["mitchell", "projection", "scales", "reference"])
+@pytest.mark.parametrize("name", ["lsh", "mitchell", "projection", "scales", "reference"])
 def test_every_public_function_is_documented(name):
     module = importlib.import_module(f"slipstick.{name}")
     for public in module.__all__:

@@ -9,6 +9,7 @@
 #include "projection/gaussian.hpp"
 #include "projection/hadamard.hpp"
 #include "projection/projection.hpp"
+#include "projection/rotate.hpp"
 #include "projection/skinny.hpp"
 
 namespace slipstick::bind {
@@ -74,15 +75,14 @@ inline void bind_projection(py::module_& module) {
             const int64_t shape[] = {rows, features};
             const int64_t strides[] = {features, 1};
             const ConstTensor dense{nullptr, values.tensor().dtype, 2, shape, strides};
-            const ResultSpec spec = projection::result_of_project(dense, n_components,
-                                                                  first_feature);
+            const ResultSpec spec =
+                projection::result_of_project(dense, n_components, first_feature);
             bool increasing = false;
             without_gil([&] { increasing = projection::check_csr("project", x); });
             if (!increasing) return py::none();
-            const Result result("project", out, empty, spec,
-                                {{"x", values.tensor()},
-                                 {"x", columns.tensor()},
-                                 {"x", starts.tensor()}});
+            const Result result(
+                "project", out, empty, spec,
+                {{"x", values.tensor()}, {"x", columns.tensor()}, {"x", starts.tensor()}});
             without_gil([&] { projection::project_csr(x, law, first_feature, result.tensor()); });
             return result.object();
         },
@@ -129,6 +129,21 @@ inline void bind_projection(py::module_& module) {
             return result.object();
         },
         py::arg("x"), py::arg("axis"), py::arg("out"), py::arg("empty"));
+
+    module.def(
+        "rotate",
+        [](py::object x, uint64_t seed, int64_t rounds, bool inverse, py::object out,
+           py::object empty) {
+            const Array input("rotate", "x", x);
+            const Result result("rotate", out, empty, projection::result_of_rotate(input.tensor()),
+                                {{"x", input.tensor()}}, true);
+            without_gil([&] {
+                projection::rotate(input.tensor(), seed, rounds, inverse, result.tensor());
+            });
+            return result.object();
+        },
+        py::arg("x"), py::arg("seed"), py::arg("rounds"), py::arg("inverse"), py::arg("out"),
+        py::arg("empty"));
 
     // The definitions of one block of bits and of one Gaussian entry, for the tests.
     module.def(

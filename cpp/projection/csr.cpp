@@ -10,14 +10,15 @@
 #include "core/store.hpp"
 #include "core/threads.hpp"
 #include "projection/csr_kernels.hpp"
+#include "projection/srht.hpp"
 
 namespace slipstick::cpu::projection {
 namespace {
 
-constexpr int64_t kTableBytes = 1 << 23;       // of slots that are alive at once
-constexpr int64_t kSumBytes = 1 << 24;         // of sums that wait for the next table
-constexpr int64_t kBatch = 2 * kSlotGroup;     // nonzeros whose slots a thread makes at once
-constexpr double kHitsDensity = 1.0 / 8;       // of kind sparse: above it all components are added
+constexpr int64_t kTableBytes = 1 << 23;    // of slots that are alive at once
+constexpr int64_t kSumBytes = 1 << 24;      // of sums that wait for the next table
+constexpr int64_t kBatch = 2 * kSlotGroup;  // nonzeros whose slots a thread makes at once
+constexpr double kHitsDensity = 1.0 / 8;    // of kind sparse: above it all components are added
 
 const CsrKernels& kernels() { return active_csr_kernels(); }
 
@@ -28,9 +29,10 @@ public:
         : law_(law),
           components_(components),
           form_(form_of(law)),
-          slot_bytes_(slot_bytes(law, components)),
-          table_(form_ == Form::kHits ? 0 : count * slot_bytes_) {
-        if (form_ != Form::kHits) return;
+          slot_bytes_(form_ == Form::kHits && !is_hashed(law.kind) ? 0
+                                                                   : slot_bytes(law, components)),
+          table_(count * slot_bytes_) {
+        if (slot_bytes_ > 0) return;
         const auto groups = static_cast<size_t>((count - 1) / kSlotGroup + 1);
         hits_.resize(groups);
         pointers_.resize(groups);
@@ -53,11 +55,9 @@ public:
             default:
                 break;
         }
-        const double density = law.threshold * 0x1p-31;
-        const auto hits = is_hashed(law.kind)
-                              ? law.nonzeros
-                              : static_cast<int64_t>(density * static_cast<double>(components));
-        return (hits + 1) * int64_t{sizeof(Hit)};
+        if (is_hashed(law.kind)) return law.nonzeros * int64_t{sizeof(Hit)};
+        const double hits = law.threshold * 0x1p-31 * static_cast<double>(components);
+        return (static_cast<int64_t>(hits) + 1) * int64_t{sizeof(Hit)};
     }
     // Nanoseconds that a slot takes, about.
     static double slot_cost(const Law& law, int64_t components) {
@@ -81,24 +81,24 @@ public:
                                    reinterpret_cast<float*>(slots));
             return;
         }
+        if (slot_bytes_ > 0) {
+            active_hashed_kernels().hits(law_, features, count, reinterpret_cast<Hit*>(slots));
+            return;
+        }
         std::vector<Hit>& hits = hits_[static_cast<size_t>(group)];
         uint32_t* const offsets = offsets_.data() + group * (kSlotGroup + 1);
-        if (is_hashed(law_.kind)) {
-            hits.resize(static_cast<size_t>(count * law_.nonzeros));
-            active_hashed_kernels().hits(law_, features, count, hits.data());
-            for (int64_t i = 0; i <= count; ++i)
-                offsets[i] = static_cast<uint32_t>(i * law_.nonzeros);
-        } else {
+        {
             size_t used = 0;
             for (int64_t i = 0; i < count; ++i) {
                 offsets[i] = static_cast<uint32_t>(used);
                 const size_t room = used + static_cast<size_t>(components_);
                 if (hits.size() < room) hits.resize(2 * room);
-                int64_t made = kernels().make_sparse_hits(law_, features[i], components_,
-                                                          hits.data() + used);
+                int64_t made =
+                    kernels().make_sparse_hits(law_, features[i], components_, hits.data() + used);
                 // The padding's entries belong to no component.
-                while (made > 0 && static_cast<int64_t>(hits[used + static_cast<size_t>(made) - 1] >>
-                                                        1) >= law_.components) {
+                while (made > 0 &&
+                       static_cast<int64_t>(hits[used + static_cast<size_t>(made) - 1] >> 1) >=
+                           law_.components) {
                     --made;
                 }
                 used += static_cast<size_t>(made);
@@ -127,34 +127,20 @@ private:
     std::vector<uint32_t> offsets_;
 };
 
-// Row starts and columns of either width.
-class Indices {
-public:
-    explicit Indices(const ConstTensor& tensor)
-        : data_(tensor.data), wide_(tensor.dtype == Dtype::kInt64) {}
-    int64_t operator[](int64_t i) const {
-        return wide_ ? static_cast<const int64_t*>(data_)[i] : static_cast<const int32_t*>(data_)[i];
-    }
-    const void* at(int64_t i) const { return static_cast<const char*>(data_) + i * (wide_ ? 8 : 4); }
-    bool wide() const { return wide_; }
-
-private:
-    const void* data_;
-    bool wide_;
-};
-
 // What one thread needs for a row.
 struct Workplace {
     Workplace(const Law& law, int64_t components, int64_t sum_bytes)
         : sums(components * sum_bytes),
-          chains(components * sum_bytes),
-          touched((components / 4 + 1) * int64_t{sizeof(uint32_t)}),
+          chains(chain_bytes(law, components)),
           slots(law, components, kBatch) {
-        std::memset(chains.as(), 0, static_cast<size_t>(components * sum_bytes));
+        std::memset(chains.as(), 0, static_cast<size_t>(chain_bytes(law, components)));
+    }
+    static int64_t chain_bytes(const Law& law, int64_t components) {
+        return Slots::form_of(law) == Form::kHits ? components * kChainBytes : 0;
     }
     Scratch sums;
     Scratch chains;
-    Scratch touched;
+    uint64_t run = 0;
     Slots slots;  // by position
 };
 
@@ -188,9 +174,9 @@ public:
         const double cost = Slots::slot_cost(law_, components_);
         const double by_column =
             cost * static_cast<double>(x_.features) * static_cast<double>(supers) +
-            (tables == 1 ? 0
-                         : 0.3 * static_cast<double>(tables * components_) *
-                               static_cast<double>(x_.rows));
+            (tables == 1
+                 ? 0
+                 : 0.3 * static_cast<double>(tables * components_) * static_cast<double>(x_.rows));
         if (by_column >= cost * static_cast<double>(nonzeros)) {
             by_position();
         } else {
@@ -204,14 +190,15 @@ private:
         piece.values = static_cast<const char*>(x_.values.data) + begin * sum_bytes_;
         piece.columns = columns_.at(begin);
         piece.count = end - begin;
+        piece.readable = starts_[x_.rows] - begin;
         piece.block_origin = origin_;
         return piece;
     }
 
-    void add(Segment& piece, const Slots& slots, const Workplace& place, void* sums) const {
+    void add(Segment& piece, const Slots& slots, Workplace& place, void* sums) const {
         slots.put_into(piece);
         piece.chains = place.chains.as();
-        piece.touched = place.touched.as<uint32_t>();
+        piece.run = &place.run;
         accumulate_(piece, sums);
     }
 
@@ -263,7 +250,7 @@ private:
                 const int64_t first_slot = b0 * kDepthBlock - origin_;  // its column
                 const int64_t last_column = b1 * kDepthBlock - origin_;
                 parallel_for(rows, row_grain(), [&](int64_t begin, int64_t end) {
-                    const Workplace place(law_, components_, sum_bytes_);
+                    Workplace place(law_, components_, sum_bytes_);
                     for (int64_t r = begin; r < end; ++r) {
                         const int64_t row = r0 + r;
                         int64_t first = starts_[row];
@@ -272,7 +259,7 @@ private:
                         if (!one_table) {
                             int64_t& cursor = cursors.as<int64_t>()[r];
                             if (b0 > 0) first = cursor;
-                            last = lower_bound(first, last, last_column);
+                            last = columns_.lower_bound(first, last, last_column);
                             cursor = last;
                             sums = waiting.as<char>() + r * row_bytes;
                         }
@@ -285,19 +272,6 @@ private:
                 });
             }
         }
-    }
-
-    // The first nonzero of [first, last) with a column of at least `column`.
-    int64_t lower_bound(int64_t first, int64_t last, int64_t column) const {
-        while (first < last) {
-            const int64_t middle = first + (last - first) / 2;
-            if (columns_[middle] < column) {
-                first = middle + 1;
-            } else {
-                last = middle;
-            }
-        }
-        return first;
     }
 
     int64_t block_of(int64_t nonzero) const { return (columns_[nonzero] + origin_) / kDepthBlock; }
@@ -355,27 +329,6 @@ private:
     AccumulateFn accumulate_;
 };
 
-struct Order {
-    bool in_range = true;
-    bool increasing = true;
-};
-
-template <class Index>
-Order order_of(const Index* columns, const Index* starts, int64_t begin, int64_t end,
-               int64_t features) {
-    using Unsigned = std::make_unsigned_t<Index>;
-    bool in_range = true;
-    bool increasing = true;
-    for (int64_t row = begin; row < end; ++row) {
-        const int64_t first = starts[row];
-        const int64_t last = starts[row + 1];
-        for (int64_t i = first; i < last; ++i)
-            in_range &= static_cast<Unsigned>(columns[i]) < static_cast<uint64_t>(features);
-        for (int64_t i = first + 1; i < last; ++i) increasing &= columns[i - 1] < columns[i];
-    }
-    return {in_range, increasing};
-}
-
 }  // namespace
 
 bool check_csr(const char* function, const Csr& x) {
@@ -397,14 +350,13 @@ bool check_csr(const char* function, const Csr& x) {
     const int64_t nonzeros = starts[x.rows] - starts[0];
     const int64_t grain = std::max<int64_t>(1, (1 << 16) * x.rows / (nonzeros + x.rows + 1));
     parallel_for(x.rows, grain, [&](int64_t begin, int64_t end) {
-        const Order order =
-            columns.wide()
-                ? order_of(x.columns.as<int64_t>(), x.row_starts.as<int64_t>(), begin, end,
-                           x.features)
-                : order_of(x.columns.as<int32_t>(), x.row_starts.as<int32_t>(), begin, end,
-                           x.features);
-        if (!order.in_range) in_range = false;
-        if (!order.increasing) increasing = false;
+        bool in_range_here = true;
+        bool increasing_here = true;
+        kernels().check_rows[columns.wide()](x.columns.data, x.row_starts.data, begin, end,
+                                             static_cast<uint64_t>(x.features), &in_range_here,
+                                             &increasing_here);
+        if (!in_range_here) in_range = false;
+        if (!increasing_here) increasing = false;
     });
     if (!in_range) {
         for (int64_t i = starts[0];; ++i) {
@@ -419,6 +371,7 @@ bool check_csr(const char* function, const Csr& x) {
 
 void project_csr(const Csr& x, const Law& law, uint64_t first_feature, const Tensor& out) {
     if (x.rows == 0) return;
+    if (law.kind == Kind::kSrht) return project_srht(x, law, first_feature, out);
     Projection(x, law, first_feature, out).run();
 }
 

@@ -40,7 +40,8 @@ void make_bits(const Law& law, const uint64_t* features, int64_t count, int64_t 
             }
             for (int64_t i = 0; i < used; ++i) {
                 uint32_t* const slot = slots + ((first + i) * sign_blocks + group) * 4;
-                for (int word = 0; word < 4; ++word) slot[word] = static_cast<uint32_t>(made[word][i]);
+                for (int word = 0; word < 4; ++word)
+                    slot[word] = static_cast<uint32_t>(made[word][i]);
             }
         }
     }
@@ -99,44 +100,38 @@ int64_t make_sparse_hits(const Law& law, uint64_t feature, int64_t components, H
 
 // --- Sums ---
 
-// The signs of 8 components by their byte: a load in place of the shift and the mask of each lane.
-template <class T>
-struct SignTable {
-    typename BitsOf<T>::Unsigned mask[256][8];
-    constexpr SignTable() : mask{} {
-        using Lane = typename BitsOf<T>::Unsigned;
-        for (int byte = 0; byte < 256; ++byte) {
-            for (int bit = 0; bit < 8; ++bit)
-                mask[byte][bit] = static_cast<Lane>(static_cast<Lane>(byte >> bit & 1)
-                                                    << (8 * sizeof(Lane) - 1));
-        }
-    }
-};
-template <class T>
-constexpr SignTable<T> kSignTable{};
-
-// x with the signs of the components from `component` on, a multiple of the lanes.
-template <class T>
-struct Bits {
+// The products of a number with the signs of `vectors` vectors of components from `component` on,
+// a multiple of the lanes; those of a word of 32 where `vectors` makes more of it.
+template <class T, int vectors>
+struct SignProducts {
     using Lane = typename BitsOf<T>::Unsigned;
+    using Signed = typename BitsOf<T>::Signed;
     static constexpr int kLane = kLanes<T>;
-    SLIPSTICK_INLINE static Vec<T> product(T x, const uint8_t* slot, int64_t component) {
-        Vec<Lane> mask;
-        if constexpr (kLane <= 8) {
-            mask = load<Vec<Lane>>(&kSignTable<T>.mask[slot[component / 8]][component % 8]);
-        } else {
-            static_assert(kLane == 16 && sizeof(T) == 4);
-            uint16_t bits;
-            __builtin_memcpy(&bits, slot + component / 8, sizeof bits);
-            Vec<Lane> shifts;
-            for (int lane = 0; lane < kLane; ++lane) shifts[lane] = static_cast<Lane>(31 - lane);
-            mask = (broadcast(Lane{bits}) << shifts) & 0x80000000u;
+    static constexpr int kPerWord = 32 / kLane;
+    static constexpr int kWords = (vectors + kPerWord - 1) / kPerWord;
+
+    // Bit 31 (63) of a lane decides. The bits of a word's first vector are spread so that those of
+    // the next ones follow by a shift of all lanes alike.
+    SLIPSTICK_INLINE SignProducts(const T (&x)[2], const uint8_t* slot, int64_t component)
+        : plus(broadcast(x[0])), minus(broadcast(x[1])) {
+        Vec<Lane> spread;
+        for (int lane = 0; lane < kLane; ++lane) spread[lane] = static_cast<Lane>(kLane - 1 - lane);
+        for (int w = 0; w < kWords; ++w) {
+            uint32_t word;
+            __builtin_memcpy(&word, slot + (component / 32 + w) * 4, sizeof word);
+            if (vectors < kPerWord) word >>= component % 32;
+            words[w] = broadcast(Lane{word}) << spread;
         }
-        return bit_cast<Vec<T>>(bit_cast<Vec<Lane>>(broadcast(x)) ^ mask);
     }
-    SLIPSTICK_INLINE static Vec<T> add(Vec<T> chain, T x, const uint8_t* slot, int64_t component) {
-        return chain + product(x, slot, component);
+    SLIPSTICK_INLINE Vec<T> operator()(int v) const {
+        const int shift = 8 * static_cast<int>(sizeof(T)) - kLane * (v % kPerWord + 1);
+        return bit_cast<Vec<Signed>>(words[v / kPerWord] << shift) < 0 ? minus : plus;
     }
+    SLIPSTICK_INLINE Vec<T> add_to(Vec<T> chain, int v) const { return chain + (*this)(v); }
+
+    Vec<T> plus;
+    Vec<T> minus;
+    Vec<Lane> words[kWords];
 };
 
 template <class T>
@@ -149,14 +144,20 @@ SLIPSTICK_INLINE Vec<T> load_entries(const uint8_t* slot, int64_t component) {
     }
 }
 
-template <class T>
+template <class T, int vectors>
 struct EntryProducts {
-    SLIPSTICK_INLINE static Vec<T> product(T x, const uint8_t* slot, int64_t component) {
-        return broadcast(x) * load_entries<T>(slot, component);
+    SLIPSTICK_INLINE EntryProducts(const T (&number)[2], const uint8_t* slot, int64_t component)
+        : x(broadcast(number[0])),
+          entries(slot + component * static_cast<int64_t>(sizeof(float))) {}
+    SLIPSTICK_INLINE Vec<T> operator()(int v) const {
+        return x * load_entries<T>(entries, v * kLanes<T>);
     }
-    SLIPSTICK_INLINE static Vec<T> add(Vec<T> chain, T x, const uint8_t* slot, int64_t component) {
-        return fma(broadcast(x), load_entries<T>(slot, component), chain);
+    SLIPSTICK_INLINE Vec<T> add_to(Vec<T> chain, int v) const {
+        return fma(x, load_entries<T>(entries, v * kLanes<T>), chain);
     }
+
+    Vec<T> x;
+    const uint8_t* entries;
 };
 
 // What is known of a nonzero before its products: at most 512 at a time, whole blocks.
@@ -164,7 +165,7 @@ template <class T>
 struct Batch {
     static constexpr int64_t kSize = 512;
     int64_t count = 0;
-    T value[kSize];
+    T values[kSize][2];  // x and -x
     const uint8_t* slot[kSize];
     bool is_last[kSize];  // of its block
 };
@@ -173,6 +174,7 @@ template <class T, class Index>
 SLIPSTICK_INLINE int64_t fill(const Segment& segment, int64_t begin, Batch<T>& batch) {
     const auto* const values = static_cast<const T*>(segment.values);
     const auto* const columns = static_cast<const Index*>(segment.columns);
+    constexpr int64_t ahead = 96;  // nonzeros, of this row or the next, between a fetch and its use
     int64_t end = segment.count;
     const auto block_of = [&](int64_t i) {
         return (static_cast<int64_t>(columns[i]) + segment.block_origin) / kDepthBlock;
@@ -183,133 +185,198 @@ SLIPSTICK_INLINE int64_t fill(const Segment& segment, int64_t begin, Batch<T>& b
     }
     batch.count = end - begin;
     for (int64_t i = begin; i < end; ++i) {
-        const int64_t slot = segment.by_position ? i + segment.first_slot
-                                                 : static_cast<int64_t>(columns[i]) -
-                                                       segment.first_slot;
-        batch.value[i - begin] = values[i];
+        const int64_t slot = segment.by_position
+                                 ? i + segment.first_slot
+                                 : static_cast<int64_t>(columns[i]) - segment.first_slot;
+        batch.values[i - begin][0] = values[i];
+        batch.values[i - begin][1] = -values[i];
         batch.slot[i - begin] =
             static_cast<const uint8_t*>(segment.table) + slot * segment.slot_bytes;
-        __builtin_prefetch(batch.slot[i - begin]);
+        if (!segment.by_position) {
+            const int64_t next = i + ahead < segment.readable ? i + ahead : i;
+            __builtin_prefetch(static_cast<const uint8_t*>(segment.table) +
+                               (static_cast<int64_t>(columns[next]) - segment.first_slot) *
+                                   segment.slot_bytes);
+        }
         batch.is_last[i - begin] = i + 1 == end || block_of(i) != block_of(i + 1);
     }
     return end;
 }
 
-// A chain that starts with its first product differs from one that starts at +0 in the sign of a
-// zero alone, which the sum, +0 at first and hence never -0, does not keep.
-template <class T, class Products, int vectors>
-SLIPSTICK_INLINE void add_batch(const Batch<T>& batch, int64_t component, T* sums) {
+// sums += the products of nonzeros [begin, end), each alone in its block, or all of one block.
+template <class T, template <class, int> class Products, int vectors>
+SLIPSTICK_INLINE void add_alone(const Batch<T>& batch, int64_t begin, int64_t end,
+                                int64_t component, T* sums) {
     constexpr int lanes = kLanes<T>;
     Vec<T> sum[vectors];
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; ++v) sum[v] = load<Vec<T>>(sums + component + v * lanes);
-    for (int64_t i = 0; i < batch.count; ++i) {
-        if (batch.is_last[i]) {
+    for (int64_t i = begin; i < end; ++i) {
+        const Products<T, vectors> products(batch.values[i], batch.slot[i], component);
 #pragma GCC unroll 8
-            for (int v = 0; v < vectors; ++v)
-                sum[v] += Products::product(batch.value[i], batch.slot[i], component + v * lanes);
-            continue;
-        }
-        Vec<T> chain[vectors];
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; ++v)
-            chain[v] = Products::product(batch.value[i], batch.slot[i], component + v * lanes);
-        do {
-            ++i;
-#pragma GCC unroll 8
-            for (int v = 0; v < vectors; ++v) {
-                chain[v] = Products::add(chain[v], batch.value[i], batch.slot[i],
-                                         component + v * lanes);
-            }
-        } while (!batch.is_last[i]);
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; ++v) sum[v] += chain[v];
+        for (int v = 0; v < vectors; ++v) sum[v] += products(v);
     }
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; ++v) store(sums + component + v * lanes, sum[v]);
 }
+template <class T, template <class, int> class Products, int vectors>
+SLIPSTICK_INLINE void add_chain(const Batch<T>& batch, int64_t begin, int64_t end,
+                                int64_t component, T* sums) {
+    constexpr int lanes = kLanes<T>;
+    Vec<T> chain[vectors];
+    const Products<T, vectors> first(batch.values[begin], batch.slot[begin], component);
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) chain[v] = first(v);
+    for (int64_t i = begin + 1; i < end; ++i) {
+        const Products<T, vectors> next(batch.values[i], batch.slot[i], component);
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) chain[v] = next.add_to(chain[v], v);
+    }
+    T* const target = sums + component;
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v)
+        store(target + v * lanes, load<Vec<T>>(target + v * lanes) + chain[v]);
+}
 
-template <class T, class Index, class Products>
+// A chain that starts with its first product differs from one that starts at +0 in the sign of a
+// zero alone, which the sum, +0 at first and hence never -0, does not keep.
+template <class T, class Index, template <class, int> class Products>
 void accumulate(const Segment& segment, void* target) {
     constexpr int vectors = 8;
     constexpr int lanes = kLanes<T>;
+    constexpr int64_t step = vectors * lanes;
     T* const sums = static_cast<T*>(target);
+    const int64_t whole = segment.components / step * step;
     Batch<T> batch;
     for (int64_t begin = 0; begin < segment.count;) {
         begin = fill<T, Index>(segment, begin, batch);
-        int64_t component = 0;
-        for (; component + vectors * lanes <= segment.components; component += vectors * lanes)
-            add_batch<T, Products, vectors>(batch, component, sums);
-        for (; component < segment.components; component += lanes)
-            add_batch<T, Products, 1>(batch, component, sums);
+        // Runs outside, components inside: where a run ends is guessed wrongly once, not for every
+        // few components.
+        for (int64_t i = 0; i < batch.count;) {
+            int64_t end = i;
+            while (end < batch.count && batch.is_last[end]) ++end;
+            if (end > i) {
+                for (int64_t c = 0; c < whole; c += step)
+                    add_alone<T, Products, vectors>(batch, i, end, c, sums);
+                for (int64_t c = whole; c < segment.components; c += lanes)
+                    add_alone<T, Products, 1>(batch, i, end, c, sums);
+                i = end;
+                continue;
+            }
+            while (!batch.is_last[end]) ++end;
+            ++end;
+            for (int64_t c = 0; c < whole; c += step)
+                add_chain<T, Products, vectors>(batch, i, end, c, sums);
+            for (int64_t c = whole; c < segment.components; c += lanes)
+                add_chain<T, Products, 1>(batch, i, end, c, sums);
+            i = end;
+        }
     }
 }
 
 template <class T>
 SLIPSTICK_INLINE T signed_value(T value, Hit hit) {
-    return (hit & 1) != 0 ? -value : value;
+    using Lane = typename BitsOf<T>::Unsigned;
+    const Lane sign = static_cast<Lane>(Lane{hit & 1} << (8 * sizeof(Lane) - 1));
+    return bit_cast<T>(bit_cast<Lane>(value) ^ sign);
 }
+
+// Where the chain of a component in the block at hand stands.
+template <class T>
+struct Chain {
+    T before;  // the component's sum when the block began
+    T chain;
+    uint64_t run;  // which block has met the component last, by a number that never comes back
+};
+static_assert(sizeof(Chain<float>) <= projection::kChainBytes &&
+              sizeof(Chain<double>) <= projection::kChainBytes);
 
 template <class T, class Index>
 void accumulate_hits(const Segment& segment, void* target) {
     T* const sums = static_cast<T*>(target);
     const auto* const values = static_cast<const T*>(segment.values);
     const auto* const columns = static_cast<const Index*>(segment.columns);
-    const auto block_of = [&](int64_t i) {
-        return (static_cast<int64_t>(columns[i]) + segment.block_origin) / kDepthBlock;
-    };
+    Chain<T>* const chains = static_cast<Chain<T>*>(segment.chains);
     struct Range {
         const Hit* begin;
         const Hit* end;
     };
+    const auto slot_of = [&](int64_t i) {
+        return segment.by_position ? i + segment.first_slot
+                                   : static_cast<int64_t>(columns[i]) - segment.first_slot;
+    };
+    const int64_t fixed = segment.slot_bytes / static_cast<int64_t>(sizeof(Hit));
     const auto hits_of = [&](int64_t i) {
-        const int64_t slot = segment.by_position ? i + segment.first_slot
-                                                 : static_cast<int64_t>(columns[i]) -
-                                                       segment.first_slot;
+        const int64_t slot = slot_of(i);
+        if (fixed > 0) {
+            const Hit* const hits = static_cast<const Hit*>(segment.table) + slot * fixed;
+            return Range{hits, hits + fixed};
+        }
         const int64_t group = slot / kSlotGroup;
         const uint32_t* const ends = segment.offsets + group * (kSlotGroup + 1) + slot % kSlotGroup;
         return Range{segment.hits[group] + ends[0], segment.hits[group] + ends[1]};
     };
-    T* const chains = static_cast<T*>(segment.chains);
-    for (int64_t i = 0; i < segment.count;) {
-        const Range first = hits_of(i);
-        int64_t total = first.end - first.begin;
-        int64_t end = i + 1;
-        for (; end < segment.count && block_of(end) == block_of(i); ++end) {
-            const Range hits = hits_of(end);
-            total += hits.end - hits.begin;
+    constexpr int64_t ahead = 32;  // nonzeros, of this row or the next, between a fetch and its use
+    const auto block_of = [&](int64_t i) {
+        return (static_cast<int64_t>(columns[i]) + segment.block_origin) / kDepthBlock;
+    };
+    // A wrong guess of whether a nonzero is alone in its block costs as much as four hits.
+    const bool always_chained = fixed > 0 && fixed < 4;
+    uint64_t run = *segment.run;
+    int64_t block = -1;
+    for (int64_t i = 0; i < segment.count; ++i) {
+        // Written out: GCC takes a function that only fetches for one without effect.
+        if (fixed > 0 && !segment.by_position) {
+            const int64_t slot = slot_of(i + ahead < segment.readable ? i + ahead : i);
+            __builtin_prefetch(static_cast<const Hit*>(segment.table) + slot * fixed);
+        } else if (!segment.by_position) {
+            const int64_t slot = slot_of(i + ahead < segment.readable ? i + ahead : i);
+            __builtin_prefetch(segment.offsets + slot / kSlotGroup * (kSlotGroup + 1) +
+                               slot % kSlotGroup);
         }
-        if (end - i == 1) {
-            for (const Hit* hit = first.begin; hit < first.end; ++hit)
+        const int64_t next = block_of(i);
+        run += next != block ? 1 : 0;
+        const bool alone = next != block && (i + 1 == segment.count || block_of(i + 1) != next);
+        block = next;
+        const Range hits = hits_of(i);
+        if (!always_chained && alone) {
+            for (const Hit* hit = hits.begin; hit < hits.end; ++hit)
                 sums[*hit >> 1] += signed_value(values[i], *hit);
-            i = end;
             continue;
         }
-        // Chains that are +0 before and after. Few are listed, perhaps twice where one comes back
-        // to 0: what is added then is +0. Of many, all are added.
-        const bool listed = 4 * total < segment.components;
-        uint32_t* touched = segment.touched;
-        for (; i < end; ++i) {
-            const Range hits = hits_of(i);
-            for (const Hit* hit = hits.begin; hit < hits.end; ++hit) {
-                T& chain = chains[*hit >> 1];
-                *touched = *hit >> 1;
-                touched += listed && chain == 0 ? 1 : 0;
-                chain += signed_value(values[i], *hit);
-            }
-        }
-        if (listed) {
-            for (const uint32_t* component = segment.touched; component < touched; ++component) {
-                sums[*component] += chains[*component];
-                chains[*component] = 0;
-            }
-        } else {
-            for (int64_t c = 0; c < segment.components; c += kLanes<T>) {
-                store(sums + c, load<Vec<T>>(sums + c) + load<Vec<T>>(chains + c));
-                store(chains + c, Vec<T>{});
-            }
+        for (const Hit* hit = hits.begin; hit < hits.end; ++hit) {
+            const uint32_t component = *hit >> 1;
+            Chain<T>& place = chains[component];
+            const bool again = place.run == run;
+            const T before = again ? place.before : sums[component];
+            const T chain = (again ? place.chain : T{0}) + signed_value(values[i], *hit);
+            place = {before, chain, run};
+            sums[component] = before + chain;
         }
     }
+    *segment.run = run;
+}
+
+// Whether the columns of rows lie below `features`, and increase.
+template <class Index>
+void check_rows(const void* source, const void* row_starts, int64_t begin, int64_t end,
+                uint64_t features, bool* in_range, bool* increasing) {
+    using Unsigned = std::make_unsigned_t<Index>;
+    const auto* const columns = static_cast<const Index*>(source);
+    const auto* const starts = static_cast<const Index*>(row_starts);
+    const auto last_column =
+        static_cast<Unsigned>(features - 1 < Unsigned(-1) / 2 ? features - 1 : Unsigned(-1) / 2);
+    Unsigned outside = 0;
+    Unsigned falls = 0;
+    for (int64_t row = begin; row < end; ++row) {
+        const int64_t last = starts[row + 1];
+        for (int64_t i = starts[row]; i < last; ++i)
+            outside |= static_cast<Unsigned>(static_cast<Unsigned>(columns[i]) > last_column);
+        for (int64_t i = starts[row] + 1; i < last; ++i)
+            falls |= static_cast<Unsigned>(columns[i - 1] >= columns[i]);
+    }
+    *in_range &= outside == 0;
+    *increasing &= falls == 0;
 }
 
 template <class T>
@@ -326,16 +393,15 @@ const projection::CsrKernels csr_kernels = {
     .make_bits = &make_bits,
     .make_entries = &make_entry_slots,
     .make_sparse_hits = &make_sparse_hits,
-    .accumulate = {{{&accumulate<float, int32_t, Bits<float>>,
-                     &accumulate<float, int64_t, Bits<float>>},
-                    {&accumulate<double, int32_t, Bits<double>>,
-                     &accumulate<double, int64_t, Bits<double>>}},
-                   {{&accumulate<float, int32_t, EntryProducts<float>>,
-                     &accumulate<float, int64_t, EntryProducts<float>>},
-                    {&accumulate<double, int32_t, EntryProducts<double>>,
-                     &accumulate<double, int64_t, EntryProducts<double>>}},
-                   {{&accumulate_hits<float, int32_t>, &accumulate_hits<float, int64_t>},
-                    {&accumulate_hits<double, int32_t>, &accumulate_hits<double, int64_t>}}},
+    .accumulate =
+        {{{&accumulate<float, int32_t, SignProducts>, &accumulate<float, int64_t, SignProducts>},
+          {&accumulate<double, int32_t, SignProducts>, &accumulate<double, int64_t, SignProducts>}},
+         {{&accumulate<float, int32_t, EntryProducts>, &accumulate<float, int64_t, EntryProducts>},
+          {&accumulate<double, int32_t, EntryProducts>,
+           &accumulate<double, int64_t, EntryProducts>}},
+         {{&accumulate_hits<float, int32_t>, &accumulate_hits<float, int64_t>},
+          {&accumulate_hits<double, int32_t>, &accumulate_hits<double, int64_t>}}},
+    .check_rows = {&check_rows<int32_t>, &check_rows<int64_t>},
     .scale = {&scale_row<float>, &scale_row<double>},
 };
 

@@ -63,17 +63,17 @@ void transform_columns(const Transform& transform, const ConstTensor& x, int axi
     const VectorPairs matrices(first, out, axis);
     const int64_t item = transform.item();
     const auto run = [&](int64_t begin, int64_t end) {
-        matrices.for_each_run(
-            begin, end,
-            [&](int64_t source, int64_t target, int64_t count, int64_t source_stride,
-                int64_t target_stride) {
-                for (int64_t i = 0; i < count; ++i) {
-                    transform.columns(x.as<char>() + (source + i * source_stride) * item,
-                                      x.strides[axis],
-                                      out.as<char>() + (target + i * target_stride) * item,
-                                      out.strides[axis], columns);
-                }
-            });
+        matrices.for_each_run(begin, end,
+                              [&](int64_t source, int64_t target, int64_t count,
+                                  int64_t source_stride, int64_t target_stride) {
+                                  for (int64_t i = 0; i < count; ++i) {
+                                      transform.columns(
+                                          x.as<char>() + (source + i * source_stride) * item,
+                                          x.strides[axis],
+                                          out.as<char>() + (target + i * target_stride) * item,
+                                          out.strides[axis], columns);
+                                  }
+                              });
     };
     const int64_t matrix = transform.size() * columns;
     if (matrices.count() < num_threads() && matrix > kGrain) {
@@ -110,18 +110,18 @@ void transform_copies(const Transform& transform, const ConstTensor& x, int axis
                     const int64_t piece = used == 1 ? n : std::min<int64_t>(n, 64);
                     for (int64_t j = 0; j < n; j += piece) {
                         for (int64_t i = 0; i < used; ++i) {
-                            read(from + ((first + i) * source_stride + j * source_step) *
-                                            source_item,
+                            read(from +
+                                     ((first + i) * source_stride + j * source_step) * source_item,
                                  source_step, piece, line(i) + j * transform.item());
                         }
                     }
                     transform.rows(line(0), n, line(0), n, used);
                     for (int64_t j = 0; j < n; j += piece) {
                         for (int64_t i = 0; i < used; ++i) {
-                            write(line(i) + j * transform.item(),
-                                  to + ((first + i) * target_stride + j * target_step) *
-                                           target_item,
-                                  target_step, piece);
+                            write(
+                                line(i) + j * transform.item(),
+                                to + ((first + i) * target_stride + j * target_step) * target_item,
+                                target_step, piece);
                         }
                     }
                 }

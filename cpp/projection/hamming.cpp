@@ -202,10 +202,9 @@ void scan_nibbles(const Problem& problem, int64_t first, int64_t count, int64_t 
             uint8_t narrow[2 * kScanCodes];
             uint16_t wide[2 * kScanCodes];
             Hits hits;
-            if (!(is_wide ? kernels.scan_wide(nibbles.as<uint8_t>(), groups, table, limits, wide,
-                                              hits)
-                          : kernels.scan(nibbles.as<uint8_t>(), groups, table, limits, narrow,
-                                         hits)))
+            if (!(is_wide
+                      ? kernels.scan_wide(nibbles.as<uint8_t>(), groups, table, limits, wide, hits)
+                      : kernels.scan(nibbles.as<uint8_t>(), groups, table, limits, narrow, hits)))
                 continue;
             for (int64_t query = 0; query < queries; ++query) {
                 for (int64_t word = 0; word < kScanCodes / 64; ++word) {
@@ -213,8 +212,8 @@ void scan_nibbles(const Problem& problem, int64_t first, int64_t count, int64_t 
                     for (; rest != 0; rest &= rest - 1) {
                         const int64_t i = word * 64 + std::countr_zero(rest);
                         if (i >= codes) break;
-                        int32_t distance = is_wide ? wide[query * kScanCodes + i]
-                                                   : narrow[query * kScanCodes + i];
+                        int32_t distance =
+                            is_wide ? wide[query * kScanCodes + i] : narrow[query * kScanCodes + i];
                         if (distance == 0 && bytes == kByteCodeBytes) {  // or 256
                             kernels.distances(problem.queries + (first + 2 * pair + query) * bytes,
                                               0, packed.data() + i * packed.stride(), 0, bytes, 1,
@@ -230,9 +229,10 @@ void scan_nibbles(const Problem& problem, int64_t first, int64_t count, int64_t 
 
 // Turning the codes round costs as much as comparing them word by word with two queries.
 constexpr int64_t kFewQueries = 3;
-constexpr int64_t kQueriesAtOnce = 512;            // tables of 256 KiB at 256 bits
-constexpr int64_t kCollectorBytes = 64 << 20;      // of one task
-constexpr int64_t kPairsPerTask = 1 << 16;         // 20 to 100 us
+constexpr int64_t kQueriesTogether = 32;  // fewer are not split: each task turns its codes round
+constexpr int64_t kQueriesAtOnce = 512;   // tables of 256 KiB at 256 bits
+constexpr int64_t kCollectorBytes = 64 << 20;  // of one task
+constexpr int64_t kPairsPerTask = 1 << 16;     // 20 to 100 us
 constexpr int64_t kTasksPerThread = 4;
 
 }  // namespace
@@ -272,8 +272,7 @@ void hamming_distance(const ConstTensor& a, const ConstTensor& b, const Tensor& 
                    });
 }
 
-TopkSpecs results_of_hamming_topk(const ConstTensor& queries, const ConstTensor& codes,
-                                  int64_t k) {
+TopkSpecs results_of_hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t k) {
     const char* const function = "hamming_topk";
     check_codes(function, {"queries", queries});
     check_codes(function, {"codes", codes});
@@ -324,9 +323,10 @@ void hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t 
     // Tasks: blocks of queries; ranges of codes too, where the queries are few.
     const int64_t tasks = num_threads() == 1 ? 1 : kTasksPerThread * num_threads();
     const int64_t fitting = kCollectorBytes / 8 / Nearest::capacity(k, n_codes);
-    const int64_t block = std::clamp<int64_t>(
-        round_up(ceil_div(n_queries, num_threads()), 2), 1,
-        std::max<int64_t>(1, std::min(kQueriesAtOnce, fitting)));
+    const int64_t share = std::max(round_up(ceil_div(n_queries, num_threads()), 2),
+                                   std::min(n_queries, kQueriesTogether));
+    const int64_t block =
+        std::clamp<int64_t>(share, 1, std::max<int64_t>(1, std::min(kQueriesAtOnce, fitting)));
     const int64_t blocks = ceil_div(n_queries, block);
     // A range collects k candidates of its own: worth it for many more codes than that.
     const int64_t shortest =
@@ -348,8 +348,7 @@ void hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t 
             const Scratch collectors(count * static_cast<int64_t>(sizeof(Nearest)));
             auto* nearest = collectors.as<Nearest>();
             for (int64_t query = 0; query < count; ++query)
-                new (nearest + query)
-                    Nearest(keys.as<uint64_t>() + query * capacity, k, capacity);
+                new (nearest + query) Nearest(keys.as<uint64_t>() + query * capacity, k, capacity);
             if (count < kFewQueries || bytes > kWideCodeBytes) {
                 scan_words(problem, first, count, code, last, nearest);
             } else {

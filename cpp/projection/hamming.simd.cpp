@@ -47,11 +47,16 @@ void distances(const uint8_t* a, int64_t a_stride, const uint8_t* b, int64_t b_s
         distances_of<words>(a, a_stride, b, b_stride, bytes, count, out, out_stride);
     };
     switch (bytes) {
-        case 8: return run.template operator()<1>();
-        case 16: return run.template operator()<2>();
-        case 32: return run.template operator()<4>();
-        case 64: return run.template operator()<8>();
-        default: return run.template operator()<0>();
+        case 8:
+            return run.template operator()<1>();
+        case 16:
+            return run.template operator()<2>();
+        case 32:
+            return run.template operator()<4>();
+        case 64:
+            return run.template operator()<8>();
+        default:
+            return run.template operator()<0>();
     }
 }
 
@@ -106,10 +111,15 @@ constexpr int kScanVectors = 4;
 constexpr int kScanStep = kScanVectors * kVectorBytes;
 static_assert(kScanCodes % kScanStep == 0);
 
+// The 16 bytes again and again, in registers: by way of memory every load would wait for its store.
 SLIPSTICK_INLINE Vec<uint8_t> table_at(const uint8_t* source) {
-    uint8_t bytes[16];
-    __builtin_memcpy(bytes, source, sizeof bytes);
-    return repeated(bytes);
+    const auto bytes = load<Sixteen>(source);
+    if constexpr (kVectorBytes == 16) {
+        return bit_cast<Vec<uint8_t>>(bytes);
+    } else {
+        typedef unsigned __int128 Whole;
+        return bit_cast<Vec<uint8_t>>(bit_cast<Whole>(bytes) - Vec<Whole>{});
+    }
 }
 
 // The sums of `groups` groups, modulo 256, for query 0 and 1 and a step of codes.
@@ -127,10 +137,9 @@ SLIPSTICK_INLINE void sum_groups(const uint8_t* nibbles, int64_t groups, const u
 #pragma GCC unroll 4
         for (int v = 0; v < kScanVectors; ++v) {
             const uint8_t* lane = nibble + v * kVectorBytes;
-            const Vec<uint8_t> sum =
-                lookup(table[0], load<Vec<uint8_t>>(lane)) +
-                lookup(table[1], load<Vec<uint8_t>>(lane + kScanCodes)) +
-                lookup(table[2], load<Vec<uint8_t>>(lane + 2 * kScanCodes));
+            const Vec<uint8_t> sum = lookup(table[0], load<Vec<uint8_t>>(lane)) +
+                                     lookup(table[1], load<Vec<uint8_t>>(lane + kScanCodes)) +
+                                     lookup(table[2], load<Vec<uint8_t>>(lane + 2 * kScanCodes));
             both[v] += sum;
             upper[v] += bit_cast<Vec<uint8_t>>(bit_cast<Vec<uint16_t>>(sum) >> 4) & low_half;
         }
@@ -138,8 +147,8 @@ SLIPSTICK_INLINE void sum_groups(const uint8_t* nibbles, int64_t groups, const u
 #pragma GCC unroll 4
     for (int v = 0; v < kScanVectors; ++v) {
         // 16 * upper modulo 256: its lower halves, shifted within pairs of bytes.
-        sums[0][v] = both[v] - bit_cast<Vec<uint8_t>>(
-                                   bit_cast<Vec<uint16_t>>(upper[v] & low_half) << 4);
+        sums[0][v] =
+            both[v] - bit_cast<Vec<uint8_t>>(bit_cast<Vec<uint16_t>>(upper[v] & low_half) << 4);
         sums[1][v] = upper[v];
     }
 }
@@ -173,8 +182,8 @@ bool scan(const uint8_t* nibbles, int64_t groups, const uint8_t* tables, const i
     return found;
 }
 
-bool scan_wide(const uint8_t* nibbles, int64_t groups, const uint8_t* tables,
-               const int32_t* limits, uint16_t* distances, Hits& hits) {
+bool scan_wide(const uint8_t* nibbles, int64_t groups, const uint8_t* tables, const int32_t* limits,
+               uint16_t* distances, Hits& hits) {
     constexpr int lanes = kLanes<uint16_t>;
     for (int64_t i = 0; i < 2 * kScanCodes; ++i) distances[i] = 0;
     const int64_t segments = (groups + kByteGroups - 1) / kByteGroups;

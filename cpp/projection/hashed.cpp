@@ -14,12 +14,12 @@
 namespace slipstick::cpu::projection {
 namespace {
 
-constexpr int64_t kChunkBytes = 1 << 21;   // of nonzeros that are alive at once
-constexpr int64_t kSumBytes = 1 << 23;     // of sums that are alive at once
-constexpr int64_t kTileBytes = 1 << 19;    // of sums of one tile: what the second cache holds
-constexpr int64_t kStoredColumns = 256;    // of a result that leave the lanes at once
-constexpr int64_t kPackedRows = 64;        // rows of a tile that is packed
-constexpr int64_t kRowsInPlace = 256;      // rows of one that is not: long pieces of x's lines
+constexpr int64_t kChunkBytes = 1 << 21;  // of nonzeros that are alive at once
+constexpr int64_t kSumBytes = 1 << 23;    // of sums that are alive at once
+constexpr int64_t kTileBytes = 1 << 19;   // of sums of one tile: what the second cache holds
+constexpr int64_t kStoredColumns = 256;   // of a result that leave the lanes at once
+constexpr int64_t kPackedRows = 64;       // rows of a tile that is packed
+constexpr int64_t kRowsInPlace = 256;     // rows of one that is not: long pieces of x's lines
 
 void make_hits(const Law& law, uint64_t feature, int64_t count, Hit* hits) {
     uint64_t features[kDepthBlock];
@@ -147,13 +147,13 @@ void project_hashed(const ConstTensor& x, const Law& law, uint64_t first_feature
         adjacent &= length == rows && step == 1;
     });
     const int64_t sum_row_bytes = round_up(components, ops.lanes) * ops.sum_bytes;
-    const int64_t widest = std::clamp(kTileBytes / sum_row_bytes, int64_t{16},
-                                      adjacent ? kRowsInPlace : kPackedRows);
+    const int64_t widest =
+        std::clamp(kTileBytes / sum_row_bytes, int64_t{16}, adjacent ? kRowsInPlace : kPackedRows);
     const int64_t width = tile_width(rows, widest, ops.lanes);
     const int64_t tile_bytes = width * sum_row_bytes;
-    const int64_t super = std::min(
-        (rows + width - 1) / width,
-        std::max<int64_t>(kSumBytes / tile_bytes, 2 * num_threads()));  // tiles at once
+    const int64_t super =
+        std::min((rows + width - 1) / width,
+                 std::max<int64_t>(kSumBytes / tile_bytes, 2 * num_threads()));  // tiles at once
     const Scratch sums(super * tile_bytes);
 
     const int64_t origin = static_cast<int64_t>(first_feature % kDepthBlock);
@@ -211,8 +211,8 @@ void project_hashed(const ConstTensor& x, const Law& law, uint64_t first_feature
                                     sum, width);
                     }
                     if (b1 == blocks) {
-                        store_tile(ops, sum, width, row, height, 0, components, law.scale,
-                                   out_rows, out, turned.as());
+                        store_tile(ops, sum, width, row, height, 0, components, law.scale, out_rows,
+                                   out, turned.as());
                     }
                 }
             });
@@ -233,9 +233,9 @@ void back_project_hashed(const ConstTensor& y, const Law& law, uint64_t first_fe
     const int64_t width = tile_width(
         rows, std::clamp(kTileBytes / component_bytes, int64_t{16}, kPackedRows), ops.lanes);
     const int64_t tiles = (rows - 1) / width + 1;
-    const int64_t chunk = std::clamp<int64_t>(
-        kChunkBytes / (kDepthBlock * law.nonzeros * int64_t{sizeof(Hit)}), 1,
-        (features - 1) / kDepthBlock + 1);
+    const int64_t chunk =
+        std::clamp<int64_t>(kChunkBytes / (kDepthBlock * law.nonzeros * int64_t{sizeof(Hit)}), 1,
+                            (features - 1) / kDepthBlock + 1);
     const Scratch hits(chunk * kDepthBlock * law.nonzeros * int64_t{sizeof(Hit)});
 
     for (int64_t j0 = 0; j0 < features; j0 += chunk * kDepthBlock) {
@@ -248,13 +248,13 @@ void back_project_hashed(const ConstTensor& y, const Law& law, uint64_t first_fe
             }
         };
         const int64_t strips = (columns - 1) / kDepthBlock + 1;
-        parallel_for(
-            strips, std::max<int64_t>(1, (1 << 14) / (kDepthBlock * law.nonzeros)),
-            [&](int64_t begin, int64_t end) {
-                strip(begin, end, [&](int64_t column, int64_t count, Hit* made) {
-                    make_hits(law, first_feature + static_cast<uint64_t>(j0 + column), count, made);
-                });
-            });
+        parallel_for(strips, std::max<int64_t>(1, (1 << 14) / (kDepthBlock * law.nonzeros)),
+                     [&](int64_t begin, int64_t end) {
+                         strip(begin, end, [&](int64_t column, int64_t count, Hit* made) {
+                             make_hits(law, first_feature + static_cast<uint64_t>(j0 + column),
+                                       count, made);
+                         });
+                     });
         const bool serial = rows * columns * law.nonzeros < 1 << 17;
         parallel_for(tiles, serial ? tiles : 1, [&](int64_t begin, int64_t end) {
             const Scratch packed(width * component_bytes);

@@ -138,8 +138,8 @@ void scatter(const Group* groups, int64_t group_count, const Term* terms, const 
              int64_t stride, int64_t used, void* sums, int64_t width) {
     using V = Vec<Sum>;
     constexpr int lanes = kLanes<Sum>;
-    constexpr int64_t unroll = 8;      // vectors whose chains run side by side
-    constexpr uint32_t ahead = 4;      // terms between a fetch and its use
+    constexpr int64_t unroll = 8;  // vectors whose chains run side by side
+    constexpr uint32_t ahead = 4;  // terms between a fetch and its use
     constexpr int64_t groups_ahead = 3;
     const auto* const x = static_cast<const Sum*>(source);
     const uint32_t last = group_count > 0 ? groups[group_count - 1].end - 1 : 0;

@@ -1,5 +1,6 @@
 // What a level offers to the hashed kinds. Rows of x lie in the lanes of vectors: a tile holds a
-// feature (or a component) of `width` rows side by side, and a nonzero of the matrix moves them all.
+// feature (or a component) of `width` rows side by side, and a nonzero of the matrix moves them
+// all.
 #pragma once
 
 #include "core/dtype.hpp"

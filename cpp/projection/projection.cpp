@@ -7,6 +7,7 @@
 #include "projection/hashed.hpp"
 #include "projection/kernels.hpp"
 #include "projection/rows.hpp"
+#include "projection/srht.hpp"
 
 namespace slipstick::cpu::projection {
 namespace {
@@ -86,6 +87,7 @@ Kind kind_of(const char* function, std::string_view name) {
     if (name == "sparse") return Kind::kSparse;
     if (name == "sjlt") return Kind::kSjlt;
     if (name == "countsketch") return Kind::kCountsketch;
+    if (name == "srht") return Kind::kSrht;
     refuse_value(function, "`kind` must be one of the family's, got '", name, "'");
 }
 
@@ -106,6 +108,7 @@ ResultSpec result_of_back_project(const ConstTensor& y, int64_t n_features,
 
 void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out) {
     if (is_hashed(law.kind)) return project_hashed(x, law, first_feature, out);
+    if (law.kind == Kind::kSrht) return project_srht(x, law, first_feature, out);
     const Product& product = *product_of(law.kind, x.dtype);
     multiply(product, x, static_cast<int64_t>(first_feature % kDepthBlock),
              product.generate_columns, law.scale, out,
@@ -117,6 +120,7 @@ void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const
 
 void back_project(const ConstTensor& y, const Law& law, uint64_t first_feature, const Tensor& out) {
     if (is_hashed(law.kind)) return back_project_hashed(y, law, first_feature, out);
+    if (law.kind == Kind::kSrht) return back_project_srht(y, law, first_feature, out);
     const Product& product = *product_of(law.kind, y.dtype);
     multiply(product, y, 0, 0, law.scale, out,
              [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
@@ -127,6 +131,7 @@ void back_project(const ConstTensor& y, const Law& law, uint64_t first_feature, 
 
 void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out) {
     if (is_hashed(law.kind)) return block_hashed(law, first_row, first_column, out);
+    if (law.kind == Kind::kSrht) return block_srht(law, first_row, first_column, out);
     const Product& product = *product_of(law.kind, Dtype::kFloat64);
     const int64_t width = product.generate_columns;
     const int64_t panel = product.matmul.tile_columns;

@@ -11,7 +11,7 @@
 
 namespace slipstick::cpu::projection {
 
-enum class Kind : int { kRademacher, kGaussian, kSparse, kSjlt, kCountsketch };
+enum class Kind : int { kRademacher, kGaussian, kSparse, kSjlt, kCountsketch, kSrht };
 inline constexpr int kProductKinds = 3;  // the first ones, whose entries fill the panels of matmul
 constexpr bool is_hashed(Kind kind) { return kind == Kind::kSjlt || kind == Kind::kCountsketch; }
 

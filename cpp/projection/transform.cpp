@@ -51,7 +51,7 @@ VectorPairs::VectorPairs(const ConstTensor& x, const ConstTensor& out, int axis)
 Transform::Transform(Dtype dtype, int log2n, Scale scale, int mixed)
     : kernels_(*active_transform_table().transform[dtype]),
       log2n_(log2n),
-      item_(dtype == Dtype::kFloat32 || item_size(dtype) == 2 ? 4 : 8),
+      item_(computed_in_float(dtype) ? 4 : 8),
       scaled_(scale != Scale::kNone) {
     scales_.fill(1);
     for (int stage = 0; stage < log2n; stage += kScaleStages)
@@ -76,8 +76,7 @@ void Transform::rows(const void* source, int64_t source_stride, void* target, in
         parallel_for(size() >> near, 1, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
                 kernels_.rows(from + i * length * item_, length, to + i * length * item_, length, 1,
-                              near, scales(),
-                              signs == nullptr ? nullptr : signs + i * length / 32);
+                              near, scales(), signs == nullptr ? nullptr : signs + i * length / 32);
             }
         });
         column_stages(to, length, to, length, length, near);
@@ -87,9 +86,9 @@ void Transform::rows(const void* source, int64_t source_stride, void* target, in
 void Transform::column_stages(const void* source, int64_t source_stride, void* target,
                               int64_t target_stride, int64_t columns, int first_stage) const {
     const int log2rows = log2n_ - first_stage;
-    for (int done = 0; done < log2rows || (done == 0 && log2rows == 0);) {
-        const int passes = std::max(1, (log2rows - done + kColumnStages - 1) / kColumnStages);
-        const int stages = (log2rows - done + passes - 1) / passes;
+    for (int done = 0; done < log2rows;) {
+        const auto passes = static_cast<int>(ceil_div(log2rows - done, kColumnStages));
+        const auto stages = static_cast<int>(ceil_div(log2rows - done, passes));
         const int64_t rows = int64_t{1} << stages;
         const int64_t width = std::max(kTileRowBytes, kTileBytes / rows / item_ * item_) / item_;
         const int64_t strips = ceil_div(columns, width);
@@ -113,7 +112,6 @@ void Transform::column_stages(const void* source, int64_t source_stride, void* t
         source = target;
         source_stride = target_stride;
         done += stages;
-        if (stages == 0) break;
     }
 }
 

@@ -9,6 +9,11 @@
 
 namespace slipstick::cpu::projection {
 
+// What numbers of a dtype are computed in: float, else double.
+constexpr bool computed_in_float(Dtype dtype) {
+    return dtype == Dtype::kFloat32 || dtype == Dtype::kFloat16 || dtype == Dtype::kBFloat16;
+}
+
 // -1 where n is not a power of two.
 int log2_exact(int64_t n);
 

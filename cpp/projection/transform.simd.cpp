@@ -17,8 +17,9 @@ constexpr int log2_of(int64_t value) { return value <= 1 ? 0 : 1 + log2_of(value
 // Stages inside a vector.
 template <class T>
 constexpr int kLaneStages = log2_of(kLanes<T>);
-// Most stages of one pass over vectors: 16 vectors are alive, which 16 registers just hold.
-constexpr int kPassStages = 4;
+// Most stages of one pass over vectors. Eight vectors are alive: 16 registers hold them without
+// spilling, and 8 lines at a distance of 4 KiB are what one set of a first cache has room for.
+constexpr int kPassStages = 3;
 // A row whose first stages stay in the first cache: 16 KiB.
 template <class T>
 constexpr int kNearStages = log2_of((16 << 10) / sizeof(T));
@@ -52,11 +53,11 @@ SLIPSTICK_INLINE void butterflies(Vec<T>* v, Vec<T> scale) {
 #pragma GCC unroll 4
     for (int stage = 0; stage < stages; ++stage) {
         if (scaled && (phase + stage) % kScaleStages == 0) {
-#pragma GCC unroll 16
+#pragma GCC unroll 8
             for (int i = 0; i < count; ++i) v[i] *= scale;
         }
         const int stride = 1 << stage;
-#pragma GCC unroll 16
+#pragma GCC unroll 8
         for (int i = 0; i < count; ++i) {
             if ((i & stride) != 0) continue;
             const Vec<T> a = v[i];
@@ -82,8 +83,7 @@ SLIPSTICK_INLINE Vec<T> flipped(Vec<T> x, const uint32_t* signs, int64_t first,
     using Lane = typename BitsOf<T>::Unsigned;
     const Vec<Lane> bits = broadcast(Lane{signs[first / 32] >> (first % 32)});
     const Vec<Lane> sign = bit_cast<Vec<Lane>>(broadcast(static_cast<T>(-0.0)));
-    return bit_cast<Vec<T>>(bit_cast<Vec<Lane>>(x) ^
-                            ((bits & lane_bit) == 0 ? Vec<Lane>{} : sign));
+    return bit_cast<Vec<T>>(bit_cast<Vec<Lane>>(x) ^ ((bits & lane_bit) == 0 ? Vec<Lane>{} : sign));
 }
 
 // --- Passes over memory ---
@@ -102,7 +102,7 @@ void first_pass(const T* source, T* target, int64_t blocks, const double* scales
     int64_t place = 0;
     for (int64_t block = 0; block < blocks; ++block) {
         Vec<T> v[count];
-#pragma GCC unroll 16
+#pragma GCC unroll 8
         for (int i = 0; i < count; ++i) {
             v[i] = load<Vec<T>>(source + i * lanes);
             if constexpr (with_signs)
@@ -111,7 +111,7 @@ void first_pass(const T* source, T* target, int64_t blocks, const double* scales
             v[i] = lane_stages<T, kLaneStages<T>>(v[i]);
         }
         butterflies<T, stages, kLaneStages<T> % kScaleStages, scaled>(v, scale1);
-#pragma GCC unroll 16
+#pragma GCC unroll 8
         for (int i = 0; i < count; ++i) store(target + i * lanes, v[i]);
         source += count * lanes;
         target += count * lanes;
@@ -132,10 +132,10 @@ void pass(T* data, int64_t row_stride, int64_t columns, int log2rows, int first,
             T* const line = data + row * row_stride;
             for (int64_t j = 0; j < columns; j += kLanes<T>) {
                 Vec<T> v[count];
-#pragma GCC unroll 16
+#pragma GCC unroll 8
                 for (int i = 0; i < count; ++i) v[i] = load<Vec<T>>(line + i * step + j);
                 butterflies<T, stages, phase, scaled>(v, factor);
-#pragma GCC unroll 16
+#pragma GCC unroll 8
                 for (int i = 0; i < count; ++i) store(line + i * step + j, v[i]);
             }
         }
@@ -168,8 +168,8 @@ void run_pass(T* data, int64_t row_stride, int64_t columns, int log2rows, int fi
     const int phase = stage % kScaleStages;
     const int group = (stage + kScaleStages - 1) / kScaleStages;  // the one that may begin here
     const bool begins = group * kScaleStages < stage + stages;
-    pass_of<T, true>((stages - 1) * kScaleStages + phase, all)(
-        data, row_stride, columns, log2rows, first, begins ? scales[group] : 1);
+    pass_of<T, true>((stages - 1) * kScaleStages + phase, all)(data, row_stride, columns, log2rows,
+                                                               first, begins ? scales[group] : 1);
 }
 
 // All stages of a matrix of compact or distant rows, in as few passes as there must be.
@@ -193,11 +193,13 @@ void run_first(int stages, const T* source, T* target, int64_t blocks, const dou
                const uint32_t* signs, int64_t period) {
     const auto run = [&]<int s>() {
         if (signs != nullptr) {
-            (scales != nullptr ? &first_pass<T, s, true, true> : &first_pass<T, s, false, true>)(
-                source, target, blocks, scales, signs, period);
+            (scales != nullptr
+                 ? &first_pass<T, s, true, true>
+                 : &first_pass<T, s, false, true>)(source, target, blocks, scales, signs, period);
         } else {
-            (scales != nullptr ? &first_pass<T, s, true, false> : &first_pass<T, s, false, false>)(
-                source, target, blocks, scales, signs, period);
+            (scales != nullptr
+                 ? &first_pass<T, s, true, false>
+                 : &first_pass<T, s, false, false>)(source, target, blocks, scales, signs, period);
         }
     };
     switch (stages) {
@@ -218,21 +220,23 @@ void short_rows(const T* source, int64_t source_stride, T* target, int64_t targe
                 int64_t count, int log2n, const double* scales) {
     const Vec<T> scale = broadcast(scales != nullptr ? static_cast<T>(scales[0]) : T{1});
     const int64_t n = int64_t{1} << log2n;
-    const bool compact = source_stride == n && target_stride == n;
-    const int64_t together = compact ? kLanes<T> >> log2n : 1;
-    for (int64_t row = 0; row < count; row += together) {
-        const int64_t used = together < count - row ? together : count - row;
-        Vec<T> x{};
-        __builtin_memcpy(&x, source + row * source_stride, sizeof(T) * static_cast<size_t>(used * n));
+    const auto transformed = [&](Vec<T> x) {
         x *= scale;
-        if (log2n == 1) {
-            x = lane_stages<T, 1>(x);
-        } else if (log2n == 2) {
-            x = lane_stages<T, 2>(x);
-        } else if (log2n == 3) {
-            x = lane_stages<T, 3>(x);
-        }
-        __builtin_memcpy(target + row * target_stride, &x, sizeof(T) * static_cast<size_t>(used * n));
+        if (log2n == 1) return lane_stages<T, 1>(x);
+        if (log2n == 2) return lane_stages<T, 2>(x);
+        return log2n == 3 ? lane_stages<T, 3>(x) : x;
+    };
+    int64_t row = 0;
+    if (source_stride == n && target_stride == n) {
+        const int64_t together = kLanes<T> >> log2n;
+        for (; row + together <= count; row += together)
+            store(target + row * n, transformed(load<Vec<T>>(source + row * n)));
+    }
+    for (; row < count; ++row) {
+        Vec<T> x{};
+        for (int64_t i = 0; i < n; ++i) x[i] = source[row * source_stride + i];
+        x = transformed(x);
+        for (int64_t i = 0; i < n; ++i) target[row * target_stride + i] = x[i];
     }
 }
 
@@ -259,8 +263,8 @@ void rows(const void* source_data, int64_t source_stride, void* target_data, int
         }
         return;
     }
-    // The last pass reads what no longer fits the first cache once.
-    const int near = log2n <= kNearStages<T> ? log2n : log2n - kPassStages;
+    const int most = log2n <= kNearStages<T> ? log2n : log2n - kPassStages;
+    const int near = most < kNearStages<T> ? most : kNearStages<T>;
     constexpr int first_log2 = lane_stages + kFirstStages;
     for (int64_t row = 0; row < count; ++row) {
         const T* const from = source + row * source_stride;
@@ -349,7 +353,8 @@ void flip(const void* source_data, void* target_data, int64_t count, const uint3
     int64_t i = 0;
     for (; i + kLanes<T> <= count; i += kLanes<T>)
         store(target + i, flipped<T>(load<Vec<T>>(source + i), signs, i, lane_bit));
-    for (; i < count; ++i) target[i] = (signs[i / 32] >> (i % 32) & 1) != 0 ? -source[i] : source[i];
+    for (; i < count; ++i)
+        target[i] = (signs[i / 32] >> (i % 32) & 1) != 0 ? -source[i] : source[i];
 }
 
 template <class T>
@@ -467,8 +472,8 @@ constexpr PerDtype<Fn> every_dtype(Maker maker) {
 }  // namespace
 
 const projection::TransformTable transform_table = {
-    .transform = every_dtype<const TransformKernels*>(
-        []<class T>() { return &kTransform<Sum<T>>; }),
+    .transform =
+        every_dtype<const TransformKernels*>([]<class T>() { return &kTransform<Sum<T>>; }),
     .read = every_dtype<projection::ReadFn>([]<class T>() { return &read<T>; }),
     .write = make_per_dtype<projection::WriteFn, float, double, Float16, BFloat16>(
         []<class T>() { return &write<T>; }),

@@ -1,4 +1,5 @@
-// What a level offers to the fast transforms: the passes that hadamard, rotate and srht are made of.
+// What a level offers to the fast transforms: the passes that hadamard, rotate and srht are made
+// of.
 #pragma once
 
 #include "core/dtype.hpp"

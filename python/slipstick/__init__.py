@@ -3,9 +3,10 @@
 `slipstick.mitchell` multiplies by adding piecewise-linear logarithms.
 `slipstick.attention` and `slipstick.softmax` keep the entropy where it is when the length changes.
 `slipstick.projection` projects by a random matrix that is never stored.
+`slipstick.lsh` finds near vectors by hashing them with it.
 """
 
-from slipstick import mitchell, projection, scales
+from slipstick import lsh, mitchell, projection, scales
 from slipstick._attention import AttentionStats, attention, softmax
 from slipstick._attention_backward import AttentionGrads, attention_backward
 from slipstick._attention_merge import merge_attention
@@ -22,6 +23,7 @@ __all__ = [
     "attention_varlen",
     "get_isa",
     "get_num_threads",
+    "lsh",
     "merge_attention",
     "mitchell",
     "projection",

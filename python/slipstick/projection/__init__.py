@@ -11,6 +11,7 @@ from slipstick.projection._distortion import DistortionReport, distortion
 from slipstick.projection._hadamard import hadamard
 from slipstick.projection._min_dim import min_dim
 from slipstick.projection._project import back_project, block, project
+from slipstick.projection._rotate import rotate
 from slipstick.projection._streaming import StreamingSVD
 from slipstick.projection._svd import randomized_svd
 
@@ -24,4 +25,5 @@ __all__ = [
     "min_dim",
     "project",
     "randomized_svd",
+    "rotate",
 ]

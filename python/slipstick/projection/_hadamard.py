@@ -8,6 +8,8 @@ from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.projection._arguments import index
 
+_MOST_AXES = 64  # of an array of any framework
+
 
 def hadamard(x: Any, *, axis: int = -1, out: Any = None) -> Any:
     """Transform an axis by the orthonormal Walsh-Hadamard matrix.
@@ -53,5 +55,7 @@ def hadamard(x: Any, *, axis: int = -1, out: Any = None) -> Any:
     number = index(axis)
     if number is None:
         raise TypeError(f"hadamard: `axis` must be an int, got {type(axis).__name__}")
+    if not -_MOST_AXES <= number < _MOST_AXES:
+        raise ValueError(f"hadamard: `axis` must be one of the axes of `x`, got {number}")
     framework = framework_of("hadamard", x, out)
     return framework.finish(_cpu.hadamard(x, number, out, framework.empty))

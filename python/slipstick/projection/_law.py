@@ -10,7 +10,14 @@ from slipstick.projection._arguments import integer
 
 # How many components each kind has at most, as a power of two: what its counter tells apart, and
 # for the hashed ones what a number of 32 bits holds beside a sign.
-COMPONENT_BITS = {"rademacher": 39, "gaussian": 34, "sparse": 34, "sjlt": 31, "countsketch": 31}
+COMPONENT_BITS = {
+    "rademacher": 39,
+    "gaussian": 34,
+    "sparse": 34,
+    "srht": 39,
+    "sjlt": 31,
+    "countsketch": 31,
+}
 # Kinds whose nonzeros depend on the number of components.
 HASHED = ("sjlt", "countsketch")
 

@@ -6,6 +6,7 @@ here checks its arguments beyond what the mathematics needs; the public function
 """
 
 from slipstick._gaussian import fma, gaussian_from_bits
+from slipstick._philox import philox4x32
 from slipstick.reference._attention import (
     AttentionGrads,
     AttentionStats,
@@ -14,6 +15,7 @@ from slipstick.reference._attention import (
     softmax,
 )
 from slipstick.reference._gain import gain
+from slipstick.reference._lsh import cross_polytope, hamming_distance, hamming_topk, simhash
 from slipstick.reference._merge import merge_attention
 from slipstick.reference._methods import realm_table
 from slipstick.reference._mitchell import (
@@ -27,9 +29,17 @@ from slipstick.reference._mitchell import (
     square,
 )
 from slipstick.reference._products import conv2d, derivative, matmul, matmul_backward
-from slipstick.reference._projection import back_project, block, min_dim, philox4x32, project
+from slipstick.reference._projection import back_project, block, min_dim, project
 from slipstick.reference._statistics import ErrorStatistics, error_statistics
 from slipstick.reference._svd import pairs, randomized_svd
+from slipstick.reference._transforms import (
+    hadamard,
+    hadamard_matrix,
+    mixing_matrix,
+    rotate,
+    rotation_matrix,
+    srht_rows,
+)
 from slipstick.reference._varlen import attention_varlen
 
 __all__ = [
@@ -42,6 +52,7 @@ __all__ = [
     "back_project",
     "block",
     "conv2d",
+    "cross_polytope",
     "derivative",
     "divide",
     "error_statistics",
@@ -49,11 +60,16 @@ __all__ = [
     "fma",
     "gain",
     "gaussian_from_bits",
+    "hadamard",
+    "hadamard_matrix",
+    "hamming_distance",
+    "hamming_topk",
     "log2",
     "matmul",
     "matmul_backward",
     "merge_attention",
     "min_dim",
+    "mixing_matrix",
     "multiply",
     "pairs",
     "philox4x32",
@@ -62,7 +78,11 @@ __all__ = [
     "randomized_svd",
     "realm_table",
     "reciprocal",
+    "rotate",
+    "rotation_matrix",
+    "simhash",
     "softmax",
     "sqrt",
     "square",
+    "srht_rows",
 ]

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from slipstick._chi2 import smallest_k
 from slipstick._gaussian import gaussian_from_bits
-from slipstick._philox import philox4x32 as philox4x32
+from slipstick._philox import philox4x32
+from slipstick.reference._transforms import srht_block
 
 Array = NDArray[Any]
 
@@ -79,8 +80,9 @@ def block(
     Row i is a component, column j a feature; every entry is a function of (seed, i, j) alone.
     "rademacher": 1 - 2 * bit, one bit an entry. "gaussian": `gaussian_from_bits`, one word an
     entry. "sparse": one word an entry, its upper 31 bits against floor(density 2^31 + 1/2), bit 0
-    the sign. The scale is 1/sqrt(n_components), "sparse": sqrt(1/density)/sqrt(n_components).
-    "sjlt" and "countsketch": s entries a column that are not 0, scaled by 1/sqrt(s).
+    the sign. "srht": `srht_block`. The scale is 1/sqrt(n_components), "sparse":
+    sqrt(1/density)/sqrt(n_components). "sjlt" and "countsketch": s entries a column that are not 0,
+    scaled by 1/sqrt(s).
 
     >>> block("rademacher", 7, slice(0, 8), slice(0, 1))[:, 0].astype(int).tolist()
     [-1, -1, 1, 1, -1, 1, -1, -1]
@@ -99,6 +101,8 @@ def block(
     elif kind in ("sjlt", "countsketch"):
         assert n_components is not None
         entries = _hashed(seed, i, j, n_components, nonzeros(kind, n_components, density))
+    elif kind == "srht":
+        entries = srht_block(seed, i, j)
     else:
         raise ValueError(f"block: `kind` must be one of the family's, got {kind!r}")
     if n_components is None:

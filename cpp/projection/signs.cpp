@@ -1,0 +1,95 @@
+#include "projection/signs.hpp"
+
+#include <algorithm>
+#include <atomic>
+
+#include "core/error.hpp"
+#include "core/rounding.hpp"
+#include "projection/kernels.hpp"
+#include "projection/rows.hpp"
+
+namespace slipstick::cpu::projection {
+namespace {
+
+// Packs which of `columns` numbers are >= 0 into bytes, bit 0 first; returns whether one is NaN.
+template <class T>
+bool pack_signs(const T* line, int64_t columns, uint8_t* bytes) {
+    bool has_nan = false;
+    for (int64_t first = 0; first < columns; first += 8) {
+        const int64_t count = std::min<int64_t>(8, columns - first);
+        unsigned byte = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            const T value = line[first + i];
+            byte |= static_cast<unsigned>(value >= T{0}) << i;
+            has_nan |= value != value;
+        }
+        bytes[first / 8] = static_cast<uint8_t>(byte);
+    }
+    return has_nan;
+}
+
+}  // namespace
+
+ResultSpec result_of_signs(const char* function, const ConstTensor& x, int64_t n_bits) {
+    if (x.rank == 0) refuse_value(function, "`x` must have at least one axis, got shape ()");
+    if (x.shape[x.rank - 1] == 0) {
+        refuse_value(function, "`x` must have at least one feature, got shape ", shape_text(x));
+    }
+    ResultSpec spec{Dtype::kUInt8};
+    for (int axis = 0; axis + 1 < x.rank; ++axis) spec.append(x.shape[axis]);
+    spec.append(ceil_div(n_bits, 8));
+    return spec;
+}
+
+int64_t gaussian_signs(const ConstTensor& x, uint64_t seed, int64_t n_bits, uint8_t* codes) {
+    const Product& product =
+        *active_projection_kernels().product[static_cast<int>(Kind::kGaussian)][x.dtype];
+    Law law{};
+    law.kind = Kind::kGaussian;
+    law.seed = seed;
+    const Rows rows_of_x(x);
+    const int64_t stride = x.strides[x.rank - 1], bytes = ceil_div(n_bits, 8);
+    const MatmulProblem problem{
+        .rows = rows_of_x.count(),
+        .depth = x.shape[x.rank - 1],
+        .columns = n_bits,
+        .pack_columns = product.generate_columns,
+    };
+    std::atomic<int64_t> first_nan{problem.rows};
+    // Blocks of columns begin at multiples of 8: no panel is narrower.
+    matmul(
+        product.matmul, nullptr, problem,
+        [&](int64_t row, int64_t rows, int64_t k, int64_t depth, void* packed) {
+            constexpr int64_t batch = 96;  // a multiple of every tile's height
+            for (int64_t first = 0; first < rows; first += batch) {
+                int64_t offsets[batch];
+                const int64_t count = std::min(batch, rows - first);
+                row_offsets(rows_of_x, row + first, count, offsets);
+                product.pack_rows(
+                    x.as<char>() + k * stride * item_size(x.dtype), offsets, stride, count, depth,
+                    static_cast<char*>(packed) + first * depth * product.matmul.left_bytes);
+            }
+        },
+        [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
+            product.generate(law, static_cast<uint64_t>(k), static_cast<uint64_t>(column), columns,
+                             depth, packed);
+        },
+        [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const void* acc,
+            int64_t acc_stride) {
+            const bool is_float = product.matmul.acc_bytes == sizeof(float);
+            for (int64_t i = 0; i < rows; ++i) {
+                uint8_t* const target = codes + (row + i) * bytes + column / 8;
+                const auto* floats = static_cast<const float*>(acc) + i * acc_stride;
+                const auto* doubles = static_cast<const double*>(acc) + i * acc_stride;
+                if (!(is_float ? pack_signs(floats, columns, target)
+                               : pack_signs(doubles, columns, target)))
+                    continue;
+                int64_t seen = first_nan.load();
+                while (row + i < seen && !first_nan.compare_exchange_weak(seen, row + i)) {
+                }
+            }
+        });
+    return first_nan.load() < problem.rows ? first_nan.load() : -1;
+}
+
+}  // namespace slipstick::cpu::projection
