@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slipstick.reference._projection import block, philox4x32
+from slipstick._philox import philox4x32
+from slipstick.reference._projection import block
 
 _CROSS_POLYTOPE_TAG = 0x58504C00
 
