@@ -172,6 +172,7 @@ def test_layouts_and_dtypes(tmp_path):
         np.repeat(x, 2, axis=1)[:, ::2],
         x[::-1, ::-1][::-1, ::-1],
         np.repeat(x, 3, axis=0)[::3],
+        np.frombuffer(b"x" + x.tobytes(), np.float64, offset=1).reshape(x.shape),  # unaligned
     ):
         np.testing.assert_allclose(randomized_svd(same, 5)[1], expected, rtol=1e-12)
     for dtype, result in (

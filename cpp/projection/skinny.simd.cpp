@@ -66,8 +66,8 @@ void times(const T* a, int64_t row_stride, int64_t rows, int64_t depth, const T*
     }
 }
 
-// How many tiles' columns of `a` are copied at once: whole cache lines of each row, into 64 KiB.
-constexpr int64_t kStrips = 4;
+// How many tiles' columns of `a` are copied at once: whole cache lines of each row, into 32 KiB.
+constexpr int64_t kStrips = 2;
 
 template <class T>
 void transposed(const T* a, int64_t row_stride, int64_t depth, int64_t columns, const T* left,

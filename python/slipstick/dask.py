@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from slipstick import projection
 from slipstick.projection._arguments import integer
+from slipstick.projection._krylov import NotFiniteError
 from slipstick.projection._law import components, law_of
 from slipstick.projection._svd import check_matrix, plan_of
 
@@ -40,6 +41,8 @@ class _Projection(NamedTuple):
         dtype = getattr(chunk, "dtype", None)
         if dtype is not None and dtype.itemsize == 2 and dtype.kind not in "iu":
             chunk = chunk.astype(np.float32)  # rounded once, after the sum of the chunks
+        if isinstance(chunk, np.ndarray) and not chunk.flags.aligned:
+            chunk = chunk.copy()  # as it came off the wire
         part = projection.project(
             chunk,
             self.n_components,
@@ -222,7 +225,10 @@ class _Chunked:
         product = self._sum_over(1, _product, self.dtype, chunked)
         if self._means is not None:
             product = product - self._means @ right
-        return product.persist()
+        product = product.persist()
+        if not bool(dask.array.isfinite(product).all()):
+            raise NotFiniteError
+        return product
 
     def transposed_times(self, left: Any) -> Array:
         """Return the transpose's product with (rows, width)."""
@@ -255,8 +261,10 @@ class _Chunked:
 
 
 def _product(chunk: Any, right: Array) -> Array:
-    return np.asarray(chunk.astype(right.dtype, copy=False) @ right)[:, np.newaxis]
+    with np.errstate(over="ignore", invalid="ignore"):  # refused where the sums have come together
+        return np.asarray(chunk.astype(right.dtype, copy=False) @ right)[:, np.newaxis]
 
 
 def _transposed_product(chunk: Any, left: Array) -> Array:
-    return np.asarray(chunk.astype(left.dtype, copy=False).T @ left)[np.newaxis]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(chunk.astype(left.dtype, copy=False).T @ left)[np.newaxis]

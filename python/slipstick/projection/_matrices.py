@@ -85,15 +85,16 @@ class Dense(OfArray):
         straight = (strides[1] == item and strides[0] >= item * array.shape[1]) or (
             strides[0] == item and strides[1] >= item * array.shape[0]
         )
-        whole = straight and array.dtype == dtype and array.dtype.isnative
+        self._whole = straight and array.dtype == dtype and array.flags.aligned
         size = dtype.itemsize * array.shape[1]
-        self._step = array.shape[0] if whole else max(1, CHUNK_BYTES // size)
+        self._step = array.shape[0] if self._whole else max(1, CHUNK_BYTES // size)
         super().__init__(array, dtype, center)
 
     def _chunks(self) -> Any:
         for first in range(0, self.shape[0], self._step):
             part = slice(first, first + self._step)
-            yield part, np.asarray(self._array[part]).astype(self.dtype, copy=False)
+            rows = np.asarray(self._array[part])
+            yield part, rows if self._whole else np.require(rows, self.dtype, ["C", "A"])
 
     def _column_means(self) -> Array:
         total = sum(rows.sum(axis=0, dtype=np.float64) for _, rows in self._chunks())

@@ -8,6 +8,7 @@ matrix while it multiplies, and `components_` is made anew whenever it is read.
 
 from slipstick.sklearn._estimators import (
     GaussianRandomProjection,
+    HadamardRandomProjection,
     RademacherRandomProjection,
     SJLTRandomProjection,
     SparseRandomProjection,
@@ -22,6 +23,7 @@ from slipstick.sklearn._matrices import johnson_lindenstrauss_min_dim
 
 __all__ = [
     "GaussianRandomProjection",
+    "HadamardRandomProjection",
     "RademacherRandomProjection",
     "SJLTRandomProjection",
     "SparseRandomProjection",

@@ -96,6 +96,49 @@ class RademacherRandomProjection(RandomProjection):
     _kind = "rademacher"
 
 
+class HadamardRandomProjection(RandomProjection):
+    """Project by a subsampled randomized Hadamard transform, in blocks of 4096 features.
+
+    The fastest on dense data: its time hardly depends on n_components. Where n_features is near
+    n_components or below, the matrix loses rank; `RademacherRandomProjection` does not.
+
+    Parameters
+    ----------
+    n_components : int or "auto"
+        The number of components k; "auto" takes `johnson_lindenstrauss_min_dim` of the number of
+        samples and `eps`.
+    eps : float
+        The distortion of squared distances that "auto" allows.
+    compute_inverse_components : bool
+        Whether `fit` computes the dense pseudo-inverse that `inverse_transform` needs.
+    random_state : int, RandomState instance or None
+        An int, up to 2**64 - 1, is the seed of the matrix; anything else draws 64 bits in `fit`.
+
+    Attributes
+    ----------
+    n_components_ : int
+    seed_ : int
+        With `n_components_` it names the matrix, as in `slipstick.projection.project`.
+    components_ : ndarray of shape (n_components, n_features)
+        The matrix, made anew whenever it is read.
+    inverse_components_ : ndarray of shape (n_features, n_components)
+        If `compute_inverse_components` is True.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Where the columns of the data have names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from slipstick.sklearn import HadamardRandomProjection
+    >>> X = np.random.default_rng(0).random((25, 3000), np.float32)
+    >>> HadamardRandomProjection(random_state=0).fit_transform(X).shape
+    (25, 2759)
+    """
+
+    _kind = "srht"
+
+
 class SparseRandomProjection(RandomProjection):
     """Project by a matrix with entries 0 and +-1 / sqrt(density n_components).
 
