@@ -20,7 +20,7 @@ constexpr int64_t kSumBytes = 1 << 24;      // of sums that wait for the next ta
 constexpr int64_t kBatch = 2 * kSlotGroup;  // nonzeros whose slots a thread makes at once
 constexpr double kHitsDensity = 1.0 / 8;    // of kind sparse: above it all components are added
 
-const CsrKernels& kernels() { return active_csr_kernels(); }
+const CsrKernels& kernels() { return active_projection_csr_kernels(); }
 
 // Columns of the matrix, made for a list of features. Groups are made by any thread, each once.
 class Slots {
@@ -84,7 +84,8 @@ public:
             return;
         }
         if (slot_bytes_ > 0) {
-            active_hashed_kernels().hits(law_, features, count, reinterpret_cast<Hit*>(slots));
+            active_projection_hashed_kernels().hits(law_, features, count,
+                                                    reinterpret_cast<Hit*>(slots));
             return;
         }
         std::vector<Hit>& hits = hits_[static_cast<size_t>(group)];

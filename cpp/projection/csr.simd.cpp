@@ -397,7 +397,7 @@ void scale_row(const void* sums, int64_t count, double scale, void* out) {
 
 }  // namespace
 
-const projection::CsrKernels csr_kernels = {
+const projection::CsrKernels projection_csr_kernels = {
     .make_bits = &make_bits,
     .make_entries = &make_entry_slots,
     .make_sparse_hits = &make_sparse_hits,

@@ -69,5 +69,5 @@ struct CsrKernels {
 }  // namespace slipstick::cpu::projection
 
 namespace slipstick::cpu {
-SLIPSTICK_LEVEL_TABLE(projection::CsrKernels, csr_kernels)
+SLIPSTICK_LEVEL_TABLE(projection::CsrKernels, projection_csr_kernels)
 }  // namespace slipstick::cpu

@@ -88,8 +88,8 @@ void transform_copies(const Transform& transform, const ConstTensor& x, int axis
                       const Tensor& out) {
     const VectorPairs vectors(x, out, axis);
     const int64_t n = transform.size();
-    const ReadFn read = active_transform_table().read[x.dtype];
-    const WriteFn write = active_transform_table().write[out.dtype];
+    const ReadFn read = active_projection_transform_kernels().read[x.dtype];
+    const WriteFn write = active_projection_transform_kernels().write[out.dtype];
     const int64_t source_item = item_size(x.dtype);
     const int64_t target_item = item_size(out.dtype);
     const int64_t source_step = x.strides[axis];

@@ -24,7 +24,7 @@ constexpr int64_t kRowsInPlace = 256;     // rows of one that is not: long piece
 void make_hits(const Law& law, uint64_t feature, int64_t count, Hit* hits) {
     uint64_t features[kDepthBlock];
     for (int64_t i = 0; i < count; ++i) features[i] = feature + static_cast<uint64_t>(i);
-    active_hashed_kernels().hits(law, features, count, hits);
+    active_projection_hashed_kernels().hits(law, features, count, hits);
 }
 
 // The nonzeros of some blocks of features, gathered by component within each block, those of a
@@ -132,7 +132,7 @@ void store_tile(const HashedOps& ops, const void* tile, int64_t width, int64_t r
 
 void project_hashed(const ConstTensor& x, const Law& law, uint64_t first_feature,
                     const Tensor& out) {
-    const HashedOps& ops = *active_hashed_kernels().ops[x.dtype];
+    const HashedOps& ops = *active_projection_hashed_kernels().ops[x.dtype];
     const Rows x_rows(x);
     const Rows out_rows(out);
     const int64_t rows = x_rows.count();
@@ -222,7 +222,7 @@ void project_hashed(const ConstTensor& x, const Law& law, uint64_t first_feature
 
 void back_project_hashed(const ConstTensor& y, const Law& law, uint64_t first_feature,
                          const Tensor& out) {
-    const HashedOps& ops = *active_hashed_kernels().ops[y.dtype];
+    const HashedOps& ops = *active_projection_hashed_kernels().ops[y.dtype];
     const Rows y_rows(y);
     const Rows out_rows(out);
     const int64_t rows = y_rows.count();

@@ -225,7 +225,7 @@ constexpr HashedOps kOps = {
 
 }  // namespace
 
-const projection::HashedKernels hashed_kernels = {
+const projection::HashedKernels projection_hashed_kernels = {
     .hits = &make_hits,
     .ops = every_dtype<const HashedOps*>([]<class T>() { return &kOps<T>; }),
 };

@@ -54,5 +54,5 @@ struct HashedKernels {
 }  // namespace slipstick::cpu::projection
 
 namespace slipstick::cpu {
-SLIPSTICK_LEVEL_TABLE(projection::HashedKernels, hashed_kernels)
+SLIPSTICK_LEVEL_TABLE(projection::HashedKernels, projection_hashed_kernels)
 }  // namespace slipstick::cpu

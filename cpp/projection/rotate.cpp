@@ -49,8 +49,8 @@ public:
           signs_(rounds * words_ * 4) {
         const int64_t blocks = ceil_div(d, 128);
         for (int64_t round = 0; round < rounds; ++round) {
-            active_transform_table().sign_words(seed, static_cast<uint32_t>(round), 0, blocks,
-                                                kRotateTag, signs(round));
+            active_projection_transform_kernels().sign_words(seed, static_cast<uint32_t>(round), 0,
+                                                             blocks, kRotateTag, signs(round));
         }
         if (shape_.mixed == 1) return;
         const int order = shape_.mixed;
@@ -144,8 +144,8 @@ void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse, c
     const int64_t target_step = out.strides[axis];
     const int64_t source_item = item_size(x.dtype);
     const int64_t target_item = item_size(out.dtype);
-    const ReadFn read = active_transform_table().read[x.dtype];
-    const WriteFn write = active_transform_table().write[out.dtype];
+    const ReadFn read = active_projection_transform_kernels().read[x.dtype];
+    const WriteFn write = active_projection_transform_kernels().write[out.dtype];
     const bool native = x.dtype == Dtype::kFloat32 || x.dtype == Dtype::kFloat64;
     const bool direct = native && (d == 1 || (source_step == 1 && target_step == 1));
     const auto run = [&](int64_t begin, int64_t end) {

@@ -19,9 +19,9 @@ constexpr int64_t kPartialElements = 1 << 22;  // of all partial sums
 template <class T>
 const SkinnyKernel<T>& kernel_of() {
     if constexpr (sizeof(T) == sizeof(float)) {
-        return active_skinny_kernels().float32;
+        return active_projection_skinny_kernels().float32;
     } else {
-        return active_skinny_kernels().float64;
+        return active_projection_skinny_kernels().float64;
     }
 }
 

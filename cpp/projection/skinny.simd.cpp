@@ -127,7 +127,7 @@ constexpr projection::SkinnyKernel<T> kSkinny = {
 
 }  // namespace
 
-const projection::SkinnyKernels skinny_kernels = {
+const projection::SkinnyKernels projection_skinny_kernels = {
     .float32 = kSkinny<float>,
     .float64 = kSkinny<double>,
 };

@@ -32,5 +32,5 @@ struct SkinnyKernels {
 }  // namespace slipstick::cpu::projection
 
 namespace slipstick::cpu {
-SLIPSTICK_LEVEL_TABLE(projection::SkinnyKernels, skinny_kernels)
+SLIPSTICK_LEVEL_TABLE(projection::SkinnyKernels, projection_skinny_kernels)
 }  // namespace slipstick::cpu

@@ -44,8 +44,8 @@ using InputSigns = std::array<uint32_t, kBlock / 32>;
 void input_signs(uint64_t seed, uint32_t group, uint64_t block, InputSigns& signs) {
     constexpr int64_t blocks = kBlock / 128;
     static_assert(blocks % kSignBlockRoom == 0);
-    active_transform_table().sign_words(seed, group, block * static_cast<uint64_t>(blocks), blocks,
-                                        kInputSignTag, signs.data());
+    active_projection_transform_kernels().sign_words(
+        seed, group, block * static_cast<uint64_t>(blocks), blocks, kInputSignTag, signs.data());
 }
 
 // D~[i, B] for components [first, first + count).
@@ -114,7 +114,7 @@ class DenseRows {
 public:
     DenseRows(const ConstTensor& x, const Tensor& out)
         : x_(x),
-          read_(active_transform_table().read[x.dtype]),
+          read_(active_projection_transform_kernels().read[x.dtype]),
           stride_(x.strides[x.rank - 1]),
           vectors_(x, out, x.rank - 1) {}
 
@@ -193,7 +193,7 @@ public:
           law_(law),
           first_feature_(first_feature),
           out_(out),
-          kernels_(*active_transform_table().transform[DtypeOf<T>::value]),
+          kernels_(*active_projection_transform_kernels().transform[DtypeOf<T>::value]),
           features_(source.features()),
           components_(out.shape[out.rank - 1]),
           order_(law.seed, components_) {}
@@ -286,7 +286,7 @@ public:
           law_(law),
           first_feature_(first_feature),
           out_(out),
-          kernels_(*active_transform_table().transform[DtypeOf<T>::value]),
+          kernels_(*active_projection_transform_kernels().transform[DtypeOf<T>::value]),
           features_(out.shape[out.rank - 1]),
           components_(y.shape[y.rank - 1]),
           order_(law.seed, components_) {}

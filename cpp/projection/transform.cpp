@@ -49,7 +49,7 @@ VectorPairs::VectorPairs(const ConstTensor& x, const ConstTensor& out, int axis)
 }
 
 Transform::Transform(Dtype dtype, int log2n, Scale scale, int mixed)
-    : kernels_(*active_transform_table().transform[dtype]),
+    : kernels_(*active_projection_transform_kernels().transform[dtype]),
       log2n_(log2n),
       item_(computed_in_float(dtype) ? 4 : 8),
       scaled_(scale != Scale::kNone) {

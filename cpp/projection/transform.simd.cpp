@@ -476,7 +476,7 @@ constexpr PerDtype<Fn> every_dtype(Maker maker) {
 
 }  // namespace
 
-const projection::TransformTable transform_table = {
+const projection::TransformTable projection_transform_kernels = {
     .transform =
         every_dtype<const TransformKernels*>([]<class T>() { return &kTransform<Sum<T>>; }),
     .read = every_dtype<projection::ReadFn>([]<class T>() { return &read<T>; }),

@@ -59,5 +59,5 @@ inline constexpr int64_t kSignBlockRoom = 16;
 }  // namespace slipstick::cpu::projection
 
 namespace slipstick::cpu {
-SLIPSTICK_LEVEL_TABLE(projection::TransformTable, transform_table)
+SLIPSTICK_LEVEL_TABLE(projection::TransformTable, projection_transform_kernels)
 }  // namespace slipstick::cpu
