@@ -18,7 +18,9 @@ LAWS: list[dict[str, Any]] = [
 ]
 # Those whose matrix depends on the number of components; None is s = 8, or all components.
 HASHED_LAWS: list[dict[str, Any]] = [{"kind": "sjlt"}, {"kind": "countsketch"}]
-ALL_LAWS = LAWS + HASHED_LAWS
+# Those whose outputs are chains over blocks of 256.
+CHAINED_LAWS = LAWS + HASHED_LAWS
+EVERY_LAW = [*CHAINED_LAWS, {"kind": "srht"}]
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(name) for name in ("float32", "float64", "float16")] + [BF16]
 
@@ -42,7 +44,7 @@ def nonzeros(law: dict[str, Any], k: int) -> int:
 
 def unscaled(law: dict[str, Any], seed: int, k: int, cols: slice) -> np.ndarray:
     """Return the whole columns of the matrix for k components: 0, +-1 and z."""
-    if law in LAWS:
+    if law not in HASHED_LAWS:
         return matrix(law, seed, slice(k), cols)
     return np.sign(matrix(law, seed, slice(k), cols, n_components=k))
 
