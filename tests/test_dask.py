@@ -201,3 +201,15 @@ REFUSED = [
 def test_refused(error, text, function, arguments, keywords):
     with pytest.raises(error, match=f"^{function}: .*{text}"):
         getattr(chunked, function)(*arguments, **keywords)
+
+
+def test_empty_chunks_and_other_dtypes():
+    x = np.random.default_rng(0).standard_normal((37, 101))
+    parts = dask.array.from_array(x, chunks=((20, 0, 17), (50, 0, 51)))
+    np.testing.assert_allclose(
+        chunked.project(parts, 16).compute(), projection.project(x, 16), atol=1e-12
+    )
+    s = chunked.randomized_svd(parts, 3)[1]
+    np.testing.assert_allclose(s, projection.randomized_svd(x, 3)[1], rtol=1e-10)
+    with pytest.raises(TypeError, match=r"^project: `x` must have a real numeric dtype, got compl"):
+        chunked.project(parts.astype(complex), 3)

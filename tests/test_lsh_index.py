@@ -566,3 +566,15 @@ def test_other_arguments_that_are_refused():
         with pytest.raises(error) as caught:
             call()
         assert str(caught.value) == message
+
+
+def test_saved_from_several_threads(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    index = lsh.Index(8, n_tables=2)
+    index.add(np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32))
+    path = tmp_path / ("n" * 250)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: index.save(path), range(20)))
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert len(lsh.Index.load(path)) == 50

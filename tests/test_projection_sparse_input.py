@@ -287,3 +287,12 @@ def test_refuses(x, arguments, error, message):
         projection.project(x, **call)
     assert str(caught.value) == f"project: {message}"
     assert (target == 7).all()
+
+
+def test_out_in_the_memory_of_x():
+    for make in (sp.csc_array, sp.csr_array):
+        x = make(np.arange(1.0, 13).reshape(3, 4))
+        out = x.data[:6].reshape(3, 2)
+        with pytest.raises(ValueError, match=r"^project: `out` must share no memory with `x`"):
+            projection.project(x, 2, out=out)
+        np.testing.assert_array_equal(x.toarray(), np.arange(1.0, 13).reshape(3, 4))

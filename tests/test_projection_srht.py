@@ -268,3 +268,16 @@ def test_mean_and_variance_beyond_a_group():
     assert abs(deviation.mean()) <= 4 * math.sqrt(variance / seeds)
     error = math.sqrt((np.mean(deviation**4) - np.mean(deviation**2) ** 2) / seeds)
     assert abs(np.mean(deviation**2) - variance) <= 4 * error
+
+
+def test_wide_sparse_rows_take_no_time_for_what_is_not_there():
+    """2^62 features: 2^50 blocks, of which three have an element."""
+    sp = pytest.importorskip("scipy.sparse")
+    columns = np.array([5, 2**40, 2**62 - 1])
+    x = sp.csr_array((np.float32([1, 2, 3]), columns, [0, 3]), shape=(1, 2**62))
+    parts = [
+        block("srht", 3, slice(7), slice(int(j), int(j) + 1), n_components=7)[:, 0] for j in columns
+    ]
+    expected = parts[0] + 2 * parts[1] + 3 * parts[2]
+    got = project(x, 7, kind="srht", seed=3)
+    np.testing.assert_allclose(got[0], expected, rtol=1e-6)

@@ -214,3 +214,10 @@ def test_sjlt_nonzeros():
     np.testing.assert_array_equal(np.count_nonzero(columns.components_.toarray(), axis=0), 3)
     with pytest.raises(ValueError, match="n_nonzeros must be at most n_components=2, got 3"):
         estimators.SJLTRandomProjection(2, n_nonzeros=3).fit(x)
+
+
+def test_a_fitted_matrix_stays():
+    x = np.random.default_rng(0).standard_normal((5, 100))
+    estimator = estimators.SJLTRandomProjection(7, n_nonzeros=2, random_state=0).fit(x)
+    before = estimator.transform(x)
+    np.testing.assert_array_equal(estimator.set_params(n_nonzeros=30).transform(x), before)

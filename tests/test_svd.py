@@ -378,3 +378,54 @@ def test_streaming_refuses():
             stream.partial_fit(bad)
     assert stream.n_samples_seen_ == 1
     stream.partial_fit(np.ones((1, 3))).result()
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("index", [2**30, -(2**30), 200])
+def test_sparse_indices_outside_are_refused(layout, index):
+    """SciPy would read or write outside its memory."""
+    x = scipy.sparse.random(200, 100, 0.1, layout, random_state=0)
+    (x.row if layout == "coo" else x.indices)[5] = index
+    for function, call in {
+        "randomized_svd": lambda: randomized_svd(x, 3),
+        "StreamingSVD.partial_fit": lambda: StreamingSVD(3).partial_fit(x),
+        "distortion": lambda: projection.distortion(x, np.ones((200, 5))),
+    }.items():
+        with pytest.raises(ValueError, match=rf"^{function}: `x` must have .*indices.*, got"):
+            call()
+
+
+def test_row_starts_outside_are_refused():
+    for place, start in ((-1, 2**30), (7, -(2**30))):
+        x = scipy.sparse.random(200, 100, 0.1, "csr", random_state=0)
+        x.indptr[place] = start
+        with pytest.raises(ValueError, match=r"^randomized_svd: `x` must have row starts"):
+            randomized_svd(x, 3)
+
+
+def test_other_sparse_formats_are_refused():
+    x = scipy.sparse.random(20, 10, 0.3, "lil", random_state=0)
+    with pytest.raises(TypeError, match=r"`x` must be CSR, CSC or COO, got format 'lil'$"):
+        randomized_svd(x, 3)
+
+
+@pytest.mark.parametrize("size", [2.5e37, 3e37, 5e37])
+def test_singular_values_beyond_the_dtype_are_refused(size):
+    """14 times the entries: LAPACK would search infinities for ever."""
+    x = np.full((20, 10), size, np.float32)
+    with pytest.raises(ValueError, match=r"^randomized_svd: `x` must be finite and its products"):
+        randomized_svd(x, 1)
+    with pytest.raises(ValueError, match=r"^StreamingSVD.result: the rows must have singular val"):
+        StreamingSVD(1).partial_fit(x).result()
+
+
+def test_streaming_of_what_is_far_from_0():
+    """The spread has 10 digits beside the means; 1e-5 is what their squares would leave."""
+    x = np.random.default_rng(0).standard_normal((500, 40)) + 1e6
+    stream = StreamingSVD(40, center=True)
+    for first in range(0, 500, 100):
+        stream.partial_fit(x[first : first + 100])
+    expected = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
+    np.testing.assert_allclose(stream.result()[1], expected, rtol=1e-8)
+    equal = StreamingSVD(1, center=True).partial_fit(np.tile(x[0], (5, 1)))
+    assert equal.result()[1][0] <= 1e-9 * np.linalg.norm(x[0])

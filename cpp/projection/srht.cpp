@@ -133,6 +133,8 @@ public:
                               });
     }
 
+    // The first feature from `from` on that may differ from 0, features() if there is none.
+    int64_t first_from(int64_t, int64_t from) const { return from; }
     // The features of a part where they lie as T, one after another; else null.
     const T* in_place(int64_t source, const Part& part) const {
         if (x_.dtype != DtypeOf<T>::value || stride_ != 1) return nullptr;
@@ -166,6 +168,10 @@ public:
             sources[i] = first + i;
             targets[i] = (first + i) * out_stride_;
         }
+    }
+    int64_t first_from(int64_t row, int64_t from) const {
+        const int64_t at = columns_.lower_bound(starts_[row], starts_[row + 1], from);
+        return at < starts_[row + 1] ? columns_[at] : x_.features;
     }
     const T* in_place(int64_t, const Part&) const { return nullptr; }
     bool read(int64_t row, const Part& part, T* values) const {
@@ -203,7 +209,7 @@ public:
         const int64_t together =
             std::clamp<int64_t>(source_.count() / (2 * num_threads()), 1, kMostRows);
         const int64_t chunks = ceil_div(source_.count(), together);
-        const int64_t grain = std::max<int64_t>(1, kGrain / (features_ * together));
+        const int64_t grain = std::max<int64_t>(1, kGrain / together / features_);
         parallel_for(chunks * groups, grain, [&](int64_t begin, int64_t end) {
             const Scratch memory(kBlock * (together + 2) * kItem);
             for (int64_t task = begin; task < end; ++task) {
@@ -227,7 +233,7 @@ private:
         source_.locate(first_row, count, sources.data(), targets.data());
         std::fill(sums, sums + count * components, T{0});
         InputSigns flips;
-        for (int64_t feature = 0; feature < features_;) {
+        for (int64_t feature = next_feature(sources.data(), count, 0); feature < features_;) {
             const Part part = part_at(first_feature_, feature, features_);
             input_signs(law_.seed, static_cast<uint32_t>(group), part.block, flips);
             output_signs(law_.seed, static_cast<uint64_t>(group * kBlock), components, part.block,
@@ -240,12 +246,23 @@ private:
                 kernels_.sample(values, order_.of(group), (1 << stages) - 1, signs, components,
                                 sums + i * components);
             }
-            feature += part.count;
+            feature = next_feature(sources.data(), count, part.begin + part.count);
         }
         for (int64_t i = 0; i < count; ++i) {
             store_line(sums + i * components, components, law_.scale, out_,
                        targets[static_cast<size_t>(i)], group * kBlock);
         }
+    }
+
+    // Where the block begins that holds the first feature from `from` on that some row may have.
+    int64_t next_feature(const int64_t* sources, int64_t count, int64_t from) const {
+        int64_t found = features_;
+        for (int64_t i = 0; i < count && found > from; ++i)
+            found = std::min(found, source_.first_from(sources[i], from));
+        if (found == features_) return features_;
+        const auto within = static_cast<int64_t>((first_feature_ + static_cast<uint64_t>(found)) %
+                                                 static_cast<uint64_t>(kBlock));
+        return std::max(from, found - within);
     }
 
     // The features of one row that lie in a block, signs and transform; false where all are 0. What

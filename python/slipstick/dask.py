@@ -24,6 +24,11 @@ __all__ = ["project", "randomized_svd"]
 
 Array = NDArray[Any]
 
+_DTYPES = {
+    *("float16", "bfloat16", "float32", "float64", "bool"),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}
+
 
 class _Projection(NamedTuple):
     """What a task needs beside its chunk and the chunk's place."""
@@ -103,6 +108,9 @@ def project(
     _check_array("project", x, x.ndim - 1 if isinstance(x, dask.array.Array) else 0)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"project: `x` must have at least one feature, got shape {x.shape}")
+    if x.dtype.name not in _DTYPES:
+        raise TypeError(f"project: `x` must have a real numeric dtype, got {x.dtype}")
+    x = _without_empty_chunks(x)
     n_components = components("project", kind, n_components)
     first_feature = integer("project", "first_feature", first_feature, 0, 64)
     if first_feature + x.shape[-1] > 1 << 64:
@@ -140,6 +148,15 @@ def _check_array(function: str, x: Any, axis: int) -> None:
         raise ValueError(
             f"{function}: `x` must have chunks of known sizes, got unknown ones on axis {axis}"
         )
+
+
+def _without_empty_chunks(x: Any) -> Any:
+    """Return the array without chunks of no elements, but for axes that have none."""
+    chunks = tuple(tuple(size for size in sizes if size != 0) or (0,) for sizes in x.chunks)
+    if all(len(kept) == len(sizes) for kept, sizes in zip(chunks, x.chunks, strict=True)):
+        return x
+    unknown = any(math.isnan(size) for sizes in chunks for size in sizes)
+    return x if unknown else x.rechunk(chunks)
 
 
 def _starts(sizes: tuple[int, ...], first: int) -> Any:
@@ -200,6 +217,7 @@ def randomized_svd(
     for axis in range(getattr(x, "ndim", 1)):
         _check_array(function, x, axis)
     dtype = check_matrix(function, x.shape, x.dtype)
+    x = _without_empty_chunks(x)
     plan = plan_of(function, x.shape, n_components, n_oversamples, n_iter, center, seed)
     u, s, vt = plan.factorise(function, _Chunked(x, dtype, plan.center))
     return u, s, vt

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import struct
+import uuid
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,7 +62,7 @@ def write(path: str | os.PathLike[str], config: dict[str, Any], arrays: dict[str
     header = {"config": config, "sections": sections, "size": 0}
     # Numbers in the text grow: room for 20 digits each.
     room = _aligned(_PREFIX.size + len(json.dumps(header)) + 20 * (len(sections) + 1))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(b"\0" * room)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from slipstick._arrays import to_numpy
 from slipstick._philox import philox4x32
 from slipstick.projection._arguments import integer
+from slipstick.projection._sparse_input import check_indices, is_sparse
 
 Array = NDArray[Any]
 
@@ -154,7 +155,11 @@ def pairs(seed: int, first: int, count: int, n: int) -> tuple[Array, Array]:
 
 
 def _points(name: str, array: Any) -> Any:
-    points = array.tocsr() if hasattr(array, "tocsr") else to_numpy("distortion", name, array)
+    if is_sparse(array):
+        check_indices("distortion", name, array)
+        points = array.tocsr()
+    else:
+        points = to_numpy("distortion", name, array)
     if points.ndim != 2:
         raise ValueError(f"distortion: `{name}` must have two axes, got shape {points.shape}")
     if points.dtype.kind not in "biuf" and points.dtype.name != "bfloat16":

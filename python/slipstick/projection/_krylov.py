@@ -125,6 +125,8 @@ def krylov_svd(
         core = np.block([[inner(image, p) for p in right] for image in from_left])
     else:
         core = np.block([[inner(q, image) for image in from_right] for q in left])
+    if not np.isfinite(core).all():  # LAPACK may search them for ever
+        raise NotFiniteError
     small_u, s, small_vt = np.linalg.svd(core, full_matrices=False)
     u = matrix.settle(_combination(left, small_u[:, :n_components]))
     v = _combination(right, small_vt[:n_components].T)

@@ -26,20 +26,20 @@ class OfArray:
         self.shape = (int(array.shape[0]), int(array.shape[1]))
         self.dtype = dtype
         self._array = array
-        self._means = self._column_means() if center else None
+        self.means = self._column_means() if center else None
 
     def times(self, right: Array) -> Array:
         """Return the product with (columns, width)."""
         product = self._times(right)
-        if self._means is not None:
-            product -= self._means @ right
+        if self.means is not None:
+            product -= self.means @ right
         return product
 
     def transposed_times(self, left: Array) -> Array:
         """Return the transpose's product with (rows, width)."""
         product = self._transposed_times(left)
-        if self._means is not None:
-            product -= np.outer(self._means, left.sum(axis=0))
+        if self.means is not None:
+            product -= np.outer(self.means, left.sum(axis=0))
         return product
 
     def settle(self, left: Array) -> Array:
@@ -60,7 +60,7 @@ class Sparse(OfArray):
     """SciPy's products, by its CSR and CSC loops."""
 
     def __init__(self, array: Any, dtype: np.dtype[Any], center: bool) -> None:
-        if array.format not in ("csr", "csc"):
+        if array.format == "coo":
             array = array.tocsr()
         super().__init__(array.astype(dtype, copy=False), dtype, center)
 

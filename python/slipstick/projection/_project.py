@@ -11,7 +11,7 @@ from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.projection._arguments import index, integer
 from slipstick.projection._law import COMPONENT_BITS, check_kind, components, law_of
-from slipstick.projection._sparse_input import canonical, is_sparse, rows_of
+from slipstick.projection._sparse_input import canonical, check_no_overlap, is_sparse, rows_of
 
 __all__ = ["back_project", "block", "project"]
 
@@ -108,6 +108,7 @@ def project(
     framework = framework_of("project", x, out)
     if sparse:
         rows = rows_of("project", x)
+        check_no_overlap("project", x, out)
         for attempt in (rows, None):
             data, indices, indptr, shape = attempt or canonical(rows)
             result = _cpu.project_csr(

@@ -19,7 +19,8 @@ class Rows(NamedTuple):
 
 def is_sparse(x: Any) -> bool:
     """Tell whether `x` is a sparse matrix or array of SciPy's, whose module it then names."""
-    return any(str(base.__module__).startswith("scipy.sparse") for base in type(x).__mro__)
+    named = any(str(base.__module__).startswith("scipy.sparse") for base in type(x).__mro__)
+    return named and hasattr(x, "format")  # linear operators have none
 
 
 def rows_of(function: str, x: Any) -> Rows:
@@ -37,7 +38,7 @@ def rows_of(function: str, x: Any) -> Rows:
     if x.format not in ("csr", "csc"):
         raise TypeError(f"{function}: a sparse `x` must be CSR or CSC, got format {x.format!r}")
     if x.format == "csc":
-        _check_columns(function, x)
+        check_indices(function, "x", x)
         x = x.tocsr()
     width = x.indices.dtype
     if width not in (np.int32, np.int64) or x.indptr.dtype != width:
@@ -52,25 +53,52 @@ def rows_of(function: str, x: Any) -> Rows:
     return Rows(data, np.ascontiguousarray(x.indices, width), indptr, x.shape)
 
 
-def _check_columns(function: str, x: Any) -> None:
-    """Refuse a CSC matrix that SciPy could not read without leaving its memory."""
+def check_no_overlap(function: str, x: Any, out: Any) -> None:
+    """Refuse an `out` in memory of the argument itself, of which a copy may be what is read."""
+    if out is None:
+        return
+    for part in (x.data, x.indices, x.indptr):
+        if np.may_share_memory(np.asarray(out), part):
+            raise ValueError(f"{function}: `out` must share no memory with `x`, got a view of it")
+
+
+def check_indices(function: str, name: str, x: Any) -> None:
+    """Refuse a sparse argument that SciPy could not read without leaving its memory.
+
+    CSR, CSC and COO alone are taken: what other formats hold is not looked at.
+    """
+    if x.format not in ("csr", "csc", "coo"):
+        raise TypeError(
+            f"{function}: a sparse `{name}` must be CSR, CSC or COO, got format {x.format!r}"
+        )
+    if x.ndim != 2:
+        raise ValueError(f"{function}: a sparse `{name}` must have two axes, got shape {x.shape}")
+    if x.format == "coo":
+        for axis, (indices, size) in enumerate(zip(x.coords, x.shape, strict=True)):
+            _check_range(function, name, np.asarray(indices), size, f"indices on axis {axis}")
+        return
+    of, other = ("row", "column") if x.format == "csr" else ("column", "row")
+    major, minor = x.shape if x.format == "csr" else x.shape[::-1]
     indptr, indices = np.asarray(x.indptr), np.asarray(x.indices)
+    stored = min(len(indices), len(x.data))
     if (
-        indptr.shape != (x.shape[1] + 1,)
+        indptr.shape != (major + 1,)
         or indptr[0] < 0
         or np.any(indptr[1:] < indptr[:-1])
-        or indptr[-1] > min(len(indices), len(x.data))
+        or indptr[-1] > stored
     ):
         raise ValueError(
-            f"{function}: `x` must have column starts (indptr) that do not decrease and stay "
-            f"within its {len(indices)} elements, got others"
+            f"{function}: `{name}` must have {of} starts (indptr) that do not decrease and stay "
+            f"within its {stored} elements, got others"
         )
     used = indices[indptr[0] : indptr[-1]]
-    if used.size and not (used.min() >= 0 and used.max() < x.shape[0]):
-        bad = used[(used < 0) | (used >= x.shape[0])][0]
-        raise ValueError(
-            f"{function}: `x` must have row indices from 0 to {x.shape[0] - 1}, got {bad}"
-        )
+    _check_range(function, name, used, minor, f"{other} indices")
+
+
+def _check_range(function: str, name: str, indices: NDArray[Any], size: int, what: str) -> None:
+    if indices.size and not (indices.min() >= 0 and indices.max() < size):
+        bad = indices[(indices < 0) | (indices >= size)][0]
+        raise ValueError(f"{function}: `{name}` must have {what} from 0 to {size - 1}, got {bad}")
 
 
 def canonical(rows: Rows) -> Rows:

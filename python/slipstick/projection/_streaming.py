@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slipstick._arrays import to_numpy
 from slipstick.projection._krylov import NotFiniteError, inner, orthonormal, signs_of
 from slipstick.projection._matrices import of_array
-from slipstick.projection._svd import Plan, check_matrix, normal_entries, plan_of
+from slipstick.projection._svd import Plan, as_matrix, check_matrix, normal_entries, plan_of
 
 Array = NDArray[Any]
 
@@ -77,6 +76,9 @@ class StreamingSVD:
         self._omega: Array = np.empty((0, 0))
         self._image: Array = self._omega
         self._total: Array = self._omega
+        # The means of the first chunk, from which all rows are measured: sums of squares of what is
+        # far from 0 would leave no digits for its spread.
+        self._shift: Array | None = None
         self._dtype: np.dtype[Any] = np.dtype(np.float32)
         self._sketches: list[Array] = []
         # Sizes that no chunk exceeds: the arguments are checked before the first one comes.
@@ -108,7 +110,7 @@ class StreamingSVD:
             For arrays that do not fit, infinities and NaNs; nothing is taken in then.
         """
         function = "StreamingSVD.partial_fit"
-        array = x if hasattr(x, "tocsr") else to_numpy(function, "x", x)
+        array = as_matrix(function, x)
         dtype = check_matrix(function, array.shape, array.dtype)
         rows, features = int(array.shape[0]), int(array.shape[1])
         started = self.n_samples_seen_ > 0
@@ -124,7 +126,10 @@ class StreamingSVD:
                 self.seed, self._plan(_ENDLESS, features).width, features, np.dtype(np.float64)
             )
         )
-        chunk = of_array(array, np.dtype(np.float64), False)
+        chunk = of_array(array, np.dtype(np.float64), self.center and not started)
+        if started:
+            chunk.means = self._shift
+        shift = chunk.means
         with np.errstate(over="ignore", invalid="ignore"):
             sketch = chunk.times(omega)
             image = chunk.transposed_times(sketch)
@@ -138,7 +143,7 @@ class StreamingSVD:
             self._total = self._total + total
             self._dtype = np.promote_types(self._dtype, dtype)
         else:
-            self.n_features_in_, self._omega = features, omega
+            self.n_features_in_, self._omega, self._shift = features, omega, shift
             self._image, self._total, self._dtype = image, total, dtype
         self._sketches.append(sketch)
         self.n_samples_seen_ += rows
@@ -178,6 +183,11 @@ class StreamingSVD:
         signs = signs_of(u)
         vt = vt[: plan.n_components] * signs[:, np.newaxis]
         dtype = self._dtype
+        if s[0] > np.finfo(dtype).max:
+            raise ValueError(
+                f"StreamingSVD.result: the rows must have singular values within {dtype}, got "
+                f"{s[0]:.3g}"
+            )
         return (
             (u * signs).astype(dtype, copy=False),
             s[: plan.n_components].astype(dtype, copy=False),

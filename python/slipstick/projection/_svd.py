@@ -13,6 +13,7 @@ from slipstick.projection._arguments import index, integer
 from slipstick.projection._krylov import Matrix, NotFiniteError, krylov_svd, passes_for
 from slipstick.projection._matrices import CHUNK_BYTES, of_array
 from slipstick.projection._project import block
+from slipstick.projection._sparse_input import check_indices, is_sparse
 
 Array = NDArray[Any]
 
@@ -32,7 +33,7 @@ def randomized_svd(
     ----------
     x : array of shape (n_samples, n_features), or sparse matrix or array of SciPy
         Floats (float32, float64, float16, bfloat16), integers or bools. CSR and CSC are used as
-        they are.
+        they are; COO becomes CSR.
     n_components : int
         The number of singular values k, from 1 to the smaller side of `x`.
     n_oversamples : int
@@ -86,11 +87,8 @@ def randomized_svd(
     >>> u.shape, vt.shape
     ((100, 2), (2, 80))
     """
-    if hasattr(x, "tocsr"):
-        array, finish = x, None
-    else:
-        array = to_numpy("randomized_svd", "x", x)
-        finish = framework_of("randomized_svd", x)
+    array = as_matrix("randomized_svd", x)
+    finish = None if is_sparse(x) else framework_of("randomized_svd", x)
     dtype = check_matrix("randomized_svd", array.shape, array.dtype)
     plan = plan_of("randomized_svd", array.shape, n_components, n_oversamples, n_iter, center, seed)
     matrix = of_array(array, dtype, plan.center)
@@ -125,6 +123,14 @@ class Plan(NamedTuple):
             raise ValueError(
                 f"{function}: `x` must be finite and its products too, got infinities or NaNs"
             ) from None
+
+
+def as_matrix(function: str, x: Any) -> Any:
+    """Return NumPy's array of `x`, or `x` itself if it is sparse and may be read."""
+    if not is_sparse(x):
+        return to_numpy(function, "x", x)
+    check_indices(function, "x", x)
+    return x
 
 
 def check_matrix(function: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.dtype[Any]:

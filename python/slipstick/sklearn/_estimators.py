@@ -298,12 +298,11 @@ class SJLTRandomProjection(RandomProjection):
             raise ValueError(
                 f"n_nonzeros must be at most n_components={limit}, got {self.n_nonzeros}"
             )
+        chosen = None if isinstance(self.n_nonzeros, str) else int(self.n_nonzeros) / limit
+        self._density = chosen
 
     def _law(self) -> dict[str, Any]:
-        density = None
-        if not isinstance(self.n_nonzeros, str):
-            density = int(self.n_nonzeros) / self.n_components_
-        return super()._law() | {"density": density}
+        return super()._law() | {"density": self._density}
 
     def _components(self) -> Any:
         shape = (self.n_components_, self.n_features_in_)
