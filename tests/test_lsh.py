@@ -502,3 +502,15 @@ def test_cross_polytope_refuses_arrays(x, error, message):
 def test_lsh_is_public():
     assert slipstick.lsh is lsh
     assert set(lsh.__all__) <= set(dir(lsh))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cross_polytope_of_any_scale(dtype):
+    """A power of two changes no vertex, up to the ends of the range."""
+    x = np.random.default_rng(0).standard_normal((20, 24)).astype(dtype)
+    x /= np.abs(x).max()
+    info = np.finfo(dtype)
+    expected = lsh.CrossPolytope(5, seed=1).hash(x)
+    for exponent in (info.maxexp - 1, info.minexp + 30):
+        scaled = np.ldexp(x, exponent)
+        np.testing.assert_array_equal(lsh.CrossPolytope(5, seed=1).hash(scaled), expected)

@@ -209,6 +209,12 @@ NUMERIC = "`x` must have a real numeric dtype in native byte order"
             "`density` must be a number where the number of all features is not known, got None",
         ),
         (X, {"n_components": 0}, ValueError, "`n_components` must be between 1 and 2**39, got 0"),
+        (
+            X,
+            {"n_components": 10**5000},
+            ValueError,
+            "`n_components` must be between 1 and 2**39, got int of too many digits",
+        ),
         (X, {"n_components": -3}, ValueError, "`n_components` must be between 1 and 2**39, got -3"),
         (
             X,

@@ -37,7 +37,7 @@ class CrossPolytope:
     Parameters
     ----------
     n_hashes : int
-        At least 1, below 2**30. More append and change none.
+        From 1 to 2**30. More append and change none.
     seed : int
         From 0 to 2**64 - 1.
 
@@ -115,6 +115,9 @@ class CrossPolytope:
                 raise ValueError(
                     f"{function}: `x` must be finite, got row {row + unfit[0]} that is not"
                 )
+            # To a largest coordinate below 1, by a power of two: nothing overflows, and neither the
+            # nearest vertices nor the order of the others change.
+            x = np.ldexp(x, -np.frexp(np.abs(x).max(axis=2, keepdims=True))[1])
             for first in range(0, self._n_hashes, hashes_at_once):
                 hashes = slice(first, min(first + hashes_at_once, self._n_hashes))
                 rotated = np.multiply(x, signs[hashes, 0], dtype=rows.dtype)

@@ -7,6 +7,8 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from slipstick._numbers import given
+
 
 def integer(function: str, name: str, value: SupportsIndex, low: int, bits: int) -> int:
     """Return `value` as an int, if it lies in [low, 2**bits) (up to 2**bits for a count)."""
@@ -16,7 +18,9 @@ def integer(function: str, name: str, value: SupportsIndex, low: int, bits: int)
     last = (1 << bits) - 1 + low
     if not low <= number <= last:
         text = f"2**{bits}" if low else f"2**{bits} - 1"
-        raise ValueError(f"{function}: `{name}` must be between {low} and {text}, got {number}")
+        raise ValueError(
+            f"{function}: `{name}` must be between {low} and {text}, got {given(number)}"
+        )
     return number
 
 
