@@ -4,6 +4,7 @@
 #include "core/simd.hpp"
 #include "projection/streams.hpp"
 #include "projection/transform_kernels.hpp"
+#include "projection/widen.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
@@ -401,31 +402,16 @@ void sign_words(uint64_t seed, uint32_t first_word, uint64_t first, int64_t coun
 // --- Elements ---
 
 template <class T>
-constexpr auto widened(T value) {
-    if constexpr (std::is_same_v<T, Bool>) {
-        return value ? 1.0 : 0.0;
-    } else if constexpr (std::is_integral_v<T>) {
-        return static_cast<double>(value);
-    } else if constexpr (sizeof(T) == 2) {
-        return to_float(value);
-    } else {
-        return value;
-    }
-}
-template <class T>
-using Sum = decltype(widened(T{}));
-
-template <class T>
 void read(const void* source_data, int64_t stride, int64_t count, void* target_data) {
     const auto* source = static_cast<const T*>(source_data);
-    auto* target = static_cast<Sum<T>*>(target_data);
+    auto* target = static_cast<SumOf<T>*>(target_data);
     int64_t i = 0;
     if constexpr (std::is_same_v<T, Float16> || std::is_same_v<T, BFloat16>) {
         for (; stride == 1 && i + kLanes<float> <= count; i += kLanes<float>) {
             const auto pattern = load<VecLike<uint16_t, float>>(source + i);
             store(target + i, widen(zero_extend(pattern), T{}));
         }
-    } else if constexpr (std::is_same_v<T, Sum<T>>) {
+    } else if constexpr (std::is_same_v<T, SumOf<T>>) {
         if (stride == 1) {
             copy_row(source, target, count);
             return;
@@ -436,10 +422,10 @@ void read(const void* source_data, int64_t stride, int64_t count, void* target_d
 
 template <class T>
 void write(const void* source_data, void* target_data, int64_t stride, int64_t count) {
-    const auto* source = static_cast<const Sum<T>*>(source_data);
+    const auto* source = static_cast<const SumOf<T>*>(source_data);
     auto* target = static_cast<T*>(target_data);
     int64_t i = 0;
-    if constexpr (std::is_same_v<T, Sum<T>>) {
+    if constexpr (std::is_same_v<T, SumOf<T>>) {
         if (stride == 1) {
             copy_row(source, target, count);
             return;
@@ -468,17 +454,11 @@ constexpr TransformKernels kTransform = {
     .lanes = kLanes<T>,
 };
 
-template <class Fn, class Maker>
-constexpr PerDtype<Fn> every_dtype(Maker maker) {
-    return make_per_dtype<Fn, float, double, Float16, BFloat16, int8_t, int16_t, int32_t, int64_t,
-                          uint8_t, uint16_t, uint32_t, uint64_t, Bool>(maker);
-}
-
 }  // namespace
 
 const projection::TransformTable projection_transform_kernels = {
     .transform =
-        every_dtype<const TransformKernels*>([]<class T>() { return &kTransform<Sum<T>>; }),
+        every_dtype<const TransformKernels*>([]<class T>() { return &kTransform<SumOf<T>>; }),
     .read = every_dtype<projection::ReadFn>([]<class T>() { return &read<T>; }),
     .write = make_per_dtype<projection::WriteFn, float, double, Float16, BFloat16>(
         []<class T>() { return &write<T>; }),
