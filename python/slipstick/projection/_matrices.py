@@ -6,6 +6,7 @@ With the means mu of the columns, ``(A - 1 mu^T) P = A P - 1 (mu^T P)`` and
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ Array = NDArray[Any]
 CHUNK_BYTES = 1 << 24  # of rows that are converted at once
 
 
-class OfArray:
+class OfArray(ABC):
     """Products with an array in memory or mapped from a file, or with a sparse one."""
 
     def __init__(self, array: Any, dtype: np.dtype[Any], center: bool) -> None:
@@ -46,14 +47,17 @@ class OfArray:
         """Return what is computed already."""
         return left
 
+    @abstractmethod
     def _column_means(self) -> Array:
-        raise NotImplementedError
+        """Return the mean of each column."""
 
+    @abstractmethod
     def _times(self, right: Array) -> Array:
-        raise NotImplementedError
+        """Return the product, not centred."""
 
+    @abstractmethod
     def _transposed_times(self, left: Array) -> Array:
-        raise NotImplementedError
+        """Return the transpose's product, not centred."""
 
 
 class Sparse(OfArray):
