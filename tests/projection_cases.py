@@ -135,3 +135,36 @@ MILLION_HASHED_ENTRIES = [
     ("sjlt", "b62fc131bbbdeb72c8fb945713f42b3858c5ff7a6e56ed5808f307071b993e30"),
     ("countsketch", "d97b4876f09e05bf7b23434e08b855a4f38933137e055b3b1a921a6d4ef79e07"),
 ]
+
+
+def pieces(count: int, first: int, size: int) -> list[tuple[int, int]]:
+    """Where 0 ... count is cut at multiples of size, 0 being the number `first`."""
+    edges = [j for j in range(count) if j == 0 or (first + j) % size == 0]
+    return list(zip(edges, [*edges[1:], count], strict=True))
+
+
+def chains(
+    x: np.ndarray, matrix: np.ndarray, first: int, *, grouped: bool, fma=reference.fma
+) -> np.ndarray:
+    """The sums of the contract over the last axis of x and of the matrix: blocks of 256 in order.
+
+    A block is an fma chain, or, of signs, the chain of the sums of its groups of four.
+    """
+    products = x[:, np.newaxis], matrix[np.newaxis]
+    total = np.zeros((x.shape[0], matrix.shape[0]), x.dtype)
+
+    def chain(begin: int, end: int) -> np.ndarray:
+        value = np.zeros_like(total)
+        for j in range(begin, end):
+            value = fma(products[0][..., j], products[1][..., j], value)
+        return value
+
+    for begin, end in pieces(x.shape[1], first, 256):
+        if grouped:
+            block = np.zeros_like(total)
+            for left, right in pieces(end - begin, first + begin, 4):
+                block = block + chain(begin + left, begin + right)
+        else:
+            block = chain(begin, end)
+        total = total + block
+    return total

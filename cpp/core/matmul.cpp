@@ -119,7 +119,8 @@ void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& pr
                     const int64_t column = task % column_blocks * column_step;
                     const int64_t width = std::min(column_step, columns - column);
                     char* const sums =
-                        acc.as<char>() + (row * acc_stride + column) * kernel.acc_bytes;
+                        acc.as<char>() +
+                        (row * acc_stride + column * kernel.acc_rows) * kernel.acc_bytes;
                     if (blocks.count() == 0) {
                         kernel.multiply(mac, height, 0, width, left.as(), right.as(), sums,
                                         acc_stride, false);

@@ -253,6 +253,7 @@ constexpr MatmulKernel kMatmulKernel = {
     .left_bytes = sizeof(typename Mac::Left),
     .right_bytes = sizeof(typename Mac::Right),
     .acc_bytes = sizeof(typename Mac::Total),
+    .acc_rows = 1,
 };
 
 }  // namespace

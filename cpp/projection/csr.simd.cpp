@@ -1,5 +1,6 @@
 #include "projection/csr_kernels.hpp"
 #include "projection/entries.hpp"
+#include "projection/kernels.hpp"
 
 namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
@@ -110,6 +111,7 @@ int64_t make_sparse_hits(const Law& law, uint64_t feature, int64_t components, H
 // a multiple of the lanes; those of a word of 32 where `vectors` makes more of it.
 template <class T, int vectors>
 struct SignProducts {
+    static constexpr bool kGrouped = true;  // a group of features is summed first
     using Lane = typename BitsOf<T>::Unsigned;
     using Signed = typename BitsOf<T>::Signed;
     static constexpr int kLane = kLanes<T>;
@@ -152,6 +154,7 @@ SLIPSTICK_INLINE Vec<T> load_entries(const uint8_t* slot, int64_t component) {
 
 template <class T, int vectors>
 struct EntryProducts {
+    static constexpr bool kGrouped = false;
     SLIPSTICK_INLINE EntryProducts(const T (&number)[2], const uint8_t* slot, int64_t component)
         : x(broadcast(number[0])),
           entries(slot + component * static_cast<int64_t>(sizeof(float))) {}
@@ -173,7 +176,8 @@ struct Batch {
     int64_t count = 0;
     T values[kSize][2];  // x and -x
     const uint8_t* slot[kSize];
-    bool is_last[kSize];  // of its block
+    bool is_last[kSize];     // of its block
+    bool ends_group[kSize];  // of kSignGroup features
 };
 
 template <class T, class Index>
@@ -182,12 +186,13 @@ SLIPSTICK_INLINE int64_t fill(const Segment& segment, int64_t begin, Batch<T>& b
     const auto* const columns = static_cast<const Index*>(segment.columns);
     constexpr int64_t ahead = 96;  // nonzeros, of this row or the next, between a fetch and its use
     int64_t end = segment.count;
-    const auto block_of = [&](int64_t i) {
-        return (static_cast<int64_t>(columns[i]) + segment.block_origin) / kDepthBlock;
+    const auto place_of = [&](int64_t i) {
+        return static_cast<uint64_t>(static_cast<int64_t>(columns[i]) + segment.block_origin);
     };
     if (end - begin > Batch<T>::kSize) {
         end = begin + Batch<T>::kSize;
-        while (block_of(end - 1) == block_of(end)) --end;  // a block has at most half the room
+        // A block has at most half the room.
+        while (place_of(end - 1) / kDepthBlock == place_of(end) / kDepthBlock) --end;
     }
     batch.count = end - begin;
     for (int64_t i = begin; i < end; ++i) {
@@ -204,7 +209,10 @@ SLIPSTICK_INLINE int64_t fill(const Segment& segment, int64_t begin, Batch<T>& b
                                (static_cast<int64_t>(columns[next]) - segment.first_slot) *
                                    segment.slot_bytes);
         }
-        batch.is_last[i - begin] = i + 1 == end || block_of(i) != block_of(i + 1);
+        // The bits above those in which two columns of a block, or of a group, may differ.
+        const uint64_t apart = i + 1 == end ? ~uint64_t{0} : place_of(i) ^ place_of(i + 1);
+        batch.is_last[i - begin] = apart >= kDepthBlock;
+        batch.ends_group[i - begin] = apart >= projection::kSignGroup;
     }
     return end;
 }
@@ -233,10 +241,34 @@ SLIPSTICK_INLINE void add_chain(const Batch<T>& batch, int64_t begin, int64_t en
     const Products<T, vectors> first(batch.values[begin], batch.slot[begin], component);
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; ++v) chain[v] = first(v);
-    for (int64_t i = begin + 1; i < end; ++i) {
-        const Products<T, vectors> next(batch.values[i], batch.slot[i], component);
+    int64_t i = begin + 1;
+    if constexpr (Products<T, vectors>::kGrouped) {
+        for (; !batch.ends_group[i - 1]; ++i) {
+            const Products<T, vectors> next(batch.values[i], batch.slot[i], component);
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; ++v) chain[v] = next.add_to(chain[v], v);
+            for (int v = 0; v < vectors; ++v) chain[v] = next.add_to(chain[v], v);
+        }
+    }
+    while (i < end) {
+        const Products<T, vectors> next(batch.values[i], batch.slot[i], component);
+        if (!Products<T, vectors>::kGrouped || batch.ends_group[i]) {
+            ++i;
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; ++v) chain[v] = next.add_to(chain[v], v);
+            continue;
+        }
+        Vec<T> group[vectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) group[v] = next(v);
+        do {
+            ++i;
+            const Products<T, vectors> more(batch.values[i], batch.slot[i], component);
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; ++v) group[v] = more.add_to(group[v], v);
+        } while (!batch.ends_group[i]);
+        ++i;
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; ++v) chain[v] += group[v];
     }
     T* const target = sums + component;
 #pragma GCC unroll 8
@@ -244,8 +276,8 @@ SLIPSTICK_INLINE void add_chain(const Batch<T>& batch, int64_t begin, int64_t en
         store(target + v * lanes, load<Vec<T>>(target + v * lanes) + chain[v]);
 }
 
-// A chain that starts with its first product differs from one that starts at +0 in the sign of a
-// zero alone, which the sum, +0 at first and hence never -0, does not keep.
+// A chain (or a group) that starts with its first product differs from one that starts at +0 in the
+// sign of a zero alone, which the sum, +0 at first and hence never -0, does not keep.
 template <class T, class Index, template <class, int> class Products>
 void accumulate(const Segment& segment, void* target) {
     constexpr int vectors = 8;

@@ -8,10 +8,22 @@
 
 namespace slipstick::cpu::projection {
 
-// Packs `count` rows of x, row i at source + row_offsets[i] elements, into left panels (tile.hpp).
-// What stands in the padding is any number: its sums are never handed out.
+// Signs are summed by groups of four features (components, for the adjoint), aligned to the global
+// index: ((+-x[0] +- x[1]) +- x[2]) +- x[3], then the groups. Part of the public definition.
+inline constexpr int64_t kSignGroup = 4;
+
+// Whole groups: `length` elements of a row with zeros around them.
+struct PaddedDepth {
+    int64_t before;
+    int64_t length;
+    int64_t after;
+};
+
+// Packs `count` rows of x, row i at source + row_offsets[i] elements, into left panels as the
+// product's kernel reads them. What stands in the padding of rows is any number: its sums are never
+// handed out.
 using PackRowsFn = void (*)(const void* source, const int64_t* row_offsets, int64_t depth_stride,
-                            int64_t count, int64_t depth, void* packed);
+                            int64_t count, const PaddedDepth& depth, void* packed);
 
 // Fills right panels with the entries of `count` components from `component` on (a multiple of
 // Product::generate_columns) and of `depth` features from `feature` on. Padding as above.
@@ -20,6 +32,7 @@ using GenerateFn = void (*)(const Law& law, uint64_t feature, uint64_t component
 
 struct Product {
     MatmulKernel matmul;
+    int64_t group;  // `feature` and `depth` are multiples of it
     PackRowsFn pack_rows;
     GenerateFn generate;
     int64_t generate_columns;  // what one call of `generate` makes best; whole panels
@@ -30,6 +43,9 @@ struct Product {
 
 struct Kernels {
     PerDtype<const Product*> product[kProductKinds];
+    // Entries as float64, unscaled, in panels as wide as the tiles of the float64 product. `depth`
+    // is at most kDepthBlock.
+    GenerateFn generate_entries[kProductKinds];
 };
 
 }  // namespace slipstick::cpu::projection

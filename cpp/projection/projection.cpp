@@ -5,7 +5,7 @@
 #include "core/error.hpp"
 #include "core/store.hpp"
 #include "projection/hashed.hpp"
-#include "projection/kernels.hpp"
+#include "projection/left_operand.hpp"
 #include "projection/rows.hpp"
 #include "projection/srht.hpp"
 
@@ -16,48 +16,70 @@ const Product* product_of(Kind kind, Dtype dtype) {
     return active_projection_kernels().product[static_cast<int>(kind)][dtype];
 }
 
-// out = scale * the sums of x's rows times what `generate` makes of columns and depth.
-void multiply(const Product& product, const ConstTensor& x, int64_t depth_origin,
-              int64_t pack_columns, double scale, const Tensor& out, PackFn generate) {
-    const int64_t depth_stride = x.strides[x.rank - 1];
+// Calls put(row, 1, column, width, sums, stride) for pieces of the rows of sums that lie in panels.
+template <class T, class Put>
+void for_each_panel_row(const MatmulKernel& kernel, int64_t rows, int64_t columns, const void* acc,
+                        int64_t acc_stride, int64_t row, int64_t column, Put put) {
+    constexpr int64_t piece = 64;
+    const int64_t pitch = kernel.acc_rows;
+    for (int64_t i = 0; i < rows; ++i) {
+        const T* const sums =
+            static_cast<const T*>(acc) + i / pitch * pitch * acc_stride + i % pitch;
+        for (int64_t first = 0; first < columns; first += piece) {
+            const int64_t width = std::min(piece, columns - first);
+            T line[piece];
+            for (int64_t j = 0; j < width; ++j) line[j] = sums[(first + j) * pitch];
+            put(row + i, 1, column + first, width, reinterpret_cast<const char*>(line), piece);
+        }
+    }
+}
+
+// out = scale * the sums of x's rows times what `generate` makes of columns and depth. Column 0 of
+// x lies `origin` into a block of depth.
+void multiply(const Product& product, const ConstTensor& x, int64_t origin, double scale,
+              const Tensor& out, PackFn generate) {
     const int64_t out_columns = out.shape[out.rank - 1];
-    const Rows x_rows(x);
+    const LeftOperand left(product, x, origin);
+    const MatmulKernel& kernel = product.matmul;
     const Rows out_rows(out);
     const MatmulProblem problem{
-        .rows = x_rows.count(),
-        .depth = x.shape[x.rank - 1],
+        .rows = left.rows(),
+        .depth = left.depth(),
         .columns = out_columns,
-        .depth_origin = depth_origin,
-        .pack_columns = pack_columns,
-    };
-    const auto address = [](const ConstTensor& tensor, int64_t offset) {
-        return static_cast<char*>(const_cast<void*>(tensor.data)) +
-               offset * item_size(tensor.dtype);
+        .depth_origin = left.depth_origin(),
+        .pack_columns = product.generate_columns,
     };
     cpu::matmul(
-        product.matmul, nullptr, problem,
+        kernel, nullptr, problem,
         [&](int64_t row, int64_t rows, int64_t k, int64_t depth, void* packed) {
-            constexpr int64_t batch = 96;  // a multiple of every tile's height
-            for (int64_t first = 0; first < rows; first += batch) {
-                int64_t offsets[batch];
-                const int64_t count = std::min(batch, rows - first);
-                row_offsets(x_rows, row + first, count, offsets);
-                product.pack_rows(
-                    address(x, k * depth_stride), offsets, depth_stride, count, depth,
-                    static_cast<char*>(packed) + first * depth * product.matmul.left_bytes);
-            }
+            left.pack(row, rows, k, depth, packed);
         },
         generate,
         [&](int64_t row, int64_t rows, int64_t column, int64_t columns, const void* acc,
             int64_t acc_stride) {
-            out_rows.for_each_run(
-                row, rows, [&](int64_t start, int64_t length, int64_t offset, int64_t stride) {
-                    const Matrix target{address(out, offset), out.dtype, length,
-                                        out_columns,          stride,    out.strides[out.rank - 1]};
-                    store_scaled(static_cast<const char*>(acc) +
-                                     (start - row) * acc_stride * product.matmul.acc_bytes,
-                                 acc_stride, length, columns, scale, target, 0, column);
-                });
+            const auto put = [&](int64_t first, int64_t count, int64_t left_column, int64_t width,
+                                 const char* sums, int64_t sums_stride) {
+                out_rows.for_each_run(
+                    first, count,
+                    [&](int64_t start, int64_t length, int64_t offset, int64_t stride) {
+                        const Matrix target{out.as<char>() + offset * item_size(out.dtype),
+                                            out.dtype,
+                                            length,
+                                            out_columns,
+                                            stride,
+                                            out.strides[out.rank - 1]};
+                        store_scaled(sums + (start - first) * sums_stride * kernel.acc_bytes,
+                                     sums_stride, length, width, scale, target, 0, left_column);
+                    });
+            };
+            if (kernel.acc_rows == 1) {
+                put(row, rows, column, columns, static_cast<const char*>(acc), acc_stride);
+            } else if (kernel.acc_bytes == sizeof(float)) {
+                for_each_panel_row<float>(kernel, rows, columns, acc, acc_stride, row, column, put);
+            } else {
+                for_each_panel_row<double>(kernel, rows, columns, acc, acc_stride, row, column,
+                                           put);
+            }
         });
 }
 
@@ -110,10 +132,13 @@ void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const
     if (is_hashed(law.kind)) return project_hashed(x, law, first_feature, out);
     if (law.kind == Kind::kSrht) return project_srht(x, law, first_feature, out);
     const Product& product = *product_of(law.kind, x.dtype);
-    multiply(product, x, static_cast<int64_t>(first_feature % kDepthBlock),
-             product.generate_columns, law.scale, out,
+    const auto origin = static_cast<int64_t>(first_feature % kDepthBlock);
+    // Feature 0 of the first group, which begins in the same block.
+    const uint64_t first =
+        first_feature / static_cast<uint64_t>(product.group) * static_cast<uint64_t>(product.group);
+    multiply(product, x, origin, law.scale, out,
              [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
-                 product.generate(law, first_feature + static_cast<uint64_t>(k),
+                 product.generate(law, first + static_cast<uint64_t>(k),
                                   static_cast<uint64_t>(column), columns, depth, packed);
              });
 }
@@ -122,7 +147,7 @@ void back_project(const ConstTensor& y, const Law& law, uint64_t first_feature, 
     if (is_hashed(law.kind)) return back_project_hashed(y, law, first_feature, out);
     if (law.kind == Kind::kSrht) return back_project_srht(y, law, first_feature, out);
     const Product& product = *product_of(law.kind, y.dtype);
-    multiply(product, y, 0, 0, law.scale, out,
+    multiply(product, y, 0, law.scale, out,
              [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
                  product.generate_adjoint(law, first_feature + static_cast<uint64_t>(column),
                                           static_cast<uint64_t>(k), columns, depth, packed);
@@ -133,6 +158,8 @@ void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tens
     if (is_hashed(law.kind)) return block_hashed(law, first_row, first_column, out);
     if (law.kind == Kind::kSrht) return block_srht(law, first_row, first_column, out);
     const Product& product = *product_of(law.kind, Dtype::kFloat64);
+    const GenerateFn generate =
+        active_projection_kernels().generate_entries[static_cast<int>(law.kind)];
     const int64_t width = product.generate_columns;
     const int64_t panel = product.matmul.tile_columns;
     const int64_t rows = out.shape[0];
@@ -149,8 +176,8 @@ void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tens
             const int64_t origin = task / strips * width - skipped;  // row of `out`, maybe negative
             const int64_t column = task % strips * kDepthBlock;
             const int64_t depth = std::min(kDepthBlock, columns - column);
-            product.generate(law, first_column + static_cast<uint64_t>(column),
-                             first_row + static_cast<uint64_t>(origin), width, depth, panels.as());
+            generate(law, first_column + static_cast<uint64_t>(column),
+                     first_row + static_cast<uint64_t>(origin), width, depth, panels.as());
             const int64_t last = std::min(width, rows - origin);
             for (int64_t i = std::max<int64_t>(0, -origin); i < last; ++i) {
                 const double* entries = panels.as<double>() + i / panel * panel * depth + i % panel;

@@ -5,8 +5,7 @@
 
 #include "core/error.hpp"
 #include "core/rounding.hpp"
-#include "projection/kernels.hpp"
-#include "projection/rows.hpp"
+#include "projection/left_operand.hpp"
 
 namespace slipstick::cpu::projection {
 namespace {
@@ -47,11 +46,11 @@ int64_t gaussian_signs(const ConstTensor& x, uint64_t seed, int64_t n_bits, uint
     Law law{};
     law.kind = Kind::kGaussian;
     law.seed = seed;
-    const Rows rows_of_x(x);
-    const int64_t stride = x.strides[x.rank - 1], bytes = ceil_div(n_bits, 8);
+    const LeftOperand left(product, x, 0);
+    const int64_t bytes = ceil_div(n_bits, 8);
     const MatmulProblem problem{
-        .rows = rows_of_x.count(),
-        .depth = x.shape[x.rank - 1],
+        .rows = left.rows(),
+        .depth = left.depth(),
         .columns = n_bits,
         .pack_columns = product.generate_columns,
     };
@@ -60,15 +59,7 @@ int64_t gaussian_signs(const ConstTensor& x, uint64_t seed, int64_t n_bits, uint
     matmul(
         product.matmul, nullptr, problem,
         [&](int64_t row, int64_t rows, int64_t k, int64_t depth, void* packed) {
-            constexpr int64_t batch = 96;  // a multiple of every tile's height
-            for (int64_t first = 0; first < rows; first += batch) {
-                int64_t offsets[batch];
-                const int64_t count = std::min(batch, rows - first);
-                row_offsets(rows_of_x, row + first, count, offsets);
-                product.pack_rows(
-                    x.as<char>() + k * stride * item_size(x.dtype), offsets, stride, count, depth,
-                    static_cast<char*>(packed) + first * depth * product.matmul.left_bytes);
-            }
+            left.pack(row, rows, k, depth, packed);
         },
         [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
             product.generate(law, static_cast<uint64_t>(k), static_cast<uint64_t>(column), columns,

@@ -60,5 +60,34 @@ SLIPSTICK_INLINE void philox(Words& blocks, const RoundKeys& keys) {
     }
 }
 
+// The words of the features of a panel at one c0: word w of feature f is words[w][f].
+template <int width>
+struct PanelWords {
+    uint32_t word[4][width];
+};
+
+template <int width>
+SLIPSTICK_INLINE void panel_words(const RoundKeys& keys, uint32_t tag, uint64_t group,
+                                  uint64_t feature, PanelWords<width>& made) {
+    constexpr int step = kSideBySide * kWordLanes;  // what one call of philox makes
+    static_assert(width % step == 0);
+    for (int f = 0; f < width; f += step) {
+        Words blocks;
+        // Even features in one vector, odd ones in the other: two halves of 64-bit lanes.
+        for (int b = 0; b < kSideBySide; ++b) {
+            const Word j = broadcast(feature + static_cast<uint64_t>(f + b)) + lane_numbers() * 2;
+            blocks.word[0][b] = broadcast(group);
+            blocks.word[1][b] = j;
+            blocks.word[2][b] = j >> 32;
+            blocks.word[3][b] = broadcast(uint64_t{tag});
+        }
+        philox(blocks, keys);
+        for (int w = 0; w < 4; ++w) {
+            const Word both = (blocks.word[w][0] & 0xffffffffu) | (blocks.word[w][1] << 32);
+            store(made.word[w] + f, both);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace slipstick::cpu::SLIPSTICK_LEVEL

@@ -78,8 +78,9 @@ def project(
     Notes
     -----
     A result depends on neither threads, instruction set nor batch, to the last bit: within each
-    block of 256 features (by global index) a sum is one chain of fused multiply-adds, and the
-    blocks are added in order. For "srht" the butterflies of a block of 4096 features run at strides
+    block of 256 features (by global index) a sum is one chain of fused multiply-adds, of
+    "rademacher" the chain of the sums of four features each, and the blocks are added in order. For
+    "srht" the butterflies of a block of 4096 features run at strides
     1, 2, 4, ..., and the blocks are added in order. Sources: D. Achlioptas, "Database-friendly
     random projections", 2003, for random signs; O. Balabanov et al., arXiv 2210.11295, 2023, for
     "srht".
@@ -169,8 +170,8 @@ def back_project(
     Notes
     -----
     A result depends on neither threads, instruction set, batch nor the features beside it, to the
-    last bit: within each block of 256 components a sum is one chain of fused multiply-adds, and the
-    blocks are added in order.
+    last bit: within each block of 256 components a sum is one chain of fused multiply-adds, of
+    "rademacher" the chain of the sums of four components each, and the blocks are added in order.
 
     Examples
     --------
