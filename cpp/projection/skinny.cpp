@@ -13,7 +13,8 @@ namespace {
 constexpr const char* kFunction = "randomized_svd";
 constexpr int64_t kChunkProducts = 1 << 22;    // multiplications of a task: about 100 us
 constexpr int64_t kColumnChunk = 128;          // columns of a task of the transposed product
-constexpr int64_t kRowChunk = 1 << 14;         // rows that a partial sum of it covers, at least
+constexpr int64_t kRowChunk = 1 << 14;         // rows that a partial sum of it covers, at least,
+constexpr int64_t kNarrowRowChunk = 1 << 10;   // and where one task covers all columns
 constexpr int64_t kPartialElements = 1 << 22;  // of all partial sums
 
 template <class T>
@@ -96,7 +97,8 @@ void transposed(const ConstTensor& a, const ConstTensor& left, const Tensor& out
     const int64_t height = round_up(width, kernel.tile_rows);
     // The panels of a chunk of rows lie together: `lines` of them each.
     const int64_t most = std::max<int64_t>(1, kPartialElements / (columns * width));
-    const int64_t parts = std::clamp<int64_t>((depth + kRowChunk - 1) / kRowChunk, 1, most);
+    const int64_t row_chunk = columns <= kColumnChunk ? kNarrowRowChunk : kRowChunk;
+    const int64_t parts = std::clamp<int64_t>((depth + row_chunk - 1) / row_chunk, 1, most);
     const int64_t lines = round_up((depth + parts - 1) / parts, 256);
     const int64_t strips = (columns + kColumnChunk - 1) / kColumnChunk;
     const Scratch packed(depth * height * static_cast<int64_t>(sizeof(T)));

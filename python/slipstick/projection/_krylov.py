@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from slipstick.projection._products import Tall, inner, times
+
 Array = NDArray[Any]
-Tall = Any  # an array of few columns: NumPy's, or Dask's in chunks of rows
 
 
 class NotFiniteError(ArithmeticError):
@@ -48,11 +49,6 @@ def passes_for(n_iter: int) -> int:
     return 1 + min(degree, math.ceil(math.sqrt(3 * degree)))
 
 
-def inner(left: Tall, right: Tall) -> Array:
-    """Return ``left.T @ right`` as a NumPy array."""
-    return np.asarray(left.T @ right)
-
-
 def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
     """Return an orthonormal basis of `block` without its part in the orthonormal `bases`.
 
@@ -61,7 +57,7 @@ def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
     """
     for first in (True, False):
         for basis in bases:
-            block = block - basis @ inner(basis, block)
+            block = block - times(basis, inner(basis, block))
         widened = block.astype(np.float64, copy=False) if first else block
         gram = inner(widened, widened)
         inverse = None
@@ -73,7 +69,7 @@ def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
                 together = together.rechunk({1: -1})
             reflected = np.linalg.qr(together)[0]  # orthonormal whatever the rank is
             return reflected[:, -block.shape[1] :]
-        block = block @ inverse.astype(block.dtype)
+        block = times(block, inverse)
     return block
 
 
@@ -143,7 +139,7 @@ def _combination(bases: list[Tall], weights: Array) -> Tall:
     total, row = 0, 0
     for basis in bases:
         width = basis.shape[1]
-        total = total + basis @ weights[row : row + width]
+        total = total + times(basis, weights[row : row + width])
         row += width
     return total
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slipstick import _cpu
-from slipstick._runtime import get_isa
+from slipstick.projection._products import multiply
+from slipstick.projection._sparse_input import is_sparse
 
 Array = NDArray[Any]
 
@@ -107,7 +107,7 @@ class Dense(OfArray):
     def _times(self, right: Array) -> Array:
         product = np.empty((self.shape[0], right.shape[1]), self.dtype)
         for part, rows in self._chunks():
-            _multiply(rows, right, product[part])
+            multiply(rows, right, product[part])
         return product
 
     def _transposed_times(self, left: Array) -> Array:
@@ -115,25 +115,15 @@ class Dense(OfArray):
         more = np.empty_like(product) if self._step < self.shape[0] else product
         for part, rows in self._chunks():
             if part.start == 0:
-                _multiply(rows.T, left[part], product)
+                multiply(rows.T, left[part], product)
             else:
-                _multiply(rows.T, left[part], more)
+                multiply(rows.T, left[part], more)
                 product += more
         return product
 
 
-def _multiply(a: Array, few: Array, out: Array) -> None:
-    """Write the product with few columns; one of the axes of `a` is contiguous."""
-    if get_isa() == "v2":  # without fma our own kernel is half as fast as NumPy's
-        np.matmul(a, few, out=out)
-    elif a.strides[1] == a.itemsize or a.shape[1] == 1:
-        _cpu.skinny_times(a, few, out)
-    else:
-        _cpu.skinny_transposed(a.T, few, out)
-
-
 def of_array(array: Any, dtype: np.dtype[Any], center: bool) -> OfArray:
     """Return the products of an array of NumPy, or of a sparse one of SciPy."""
-    if hasattr(array, "tocsr"):
+    if is_sparse(array):
         return Sparse(array, dtype, center)
     return Dense(np.asarray(array), dtype, center)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slipstick.projection._krylov import NotFiniteError, inner, orthonormal, signs_of
+from slipstick.projection._krylov import NotFiniteError, orthonormal, signs_of
 from slipstick.projection._matrices import of_array
+from slipstick.projection._products import inner
 from slipstick.projection._svd import Plan, as_matrix, check_matrix, normal_entries, plan_of
 
 Array = NDArray[Any]
