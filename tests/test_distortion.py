@@ -112,6 +112,7 @@ REFUSED = [
     (TypeError, "floats, integers or bools", (X * 1j, X), {}),
     (TypeError, "floats, integers or bools", (X, X.astype(object)), {}),
     (ValueError, "finite", (X + np.nan, X), {}),
+    (TypeError, "`y` must be an array without a mask", (X, np.ma.array(X)), {}),
     (ValueError, "finite", (X, X + np.inf), {}),
     (ValueError, "finite", (X * 1e200, X), {}),
     (ValueError, "rows that differ", (np.ones((4, 2)), X), {}),

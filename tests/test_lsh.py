@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -388,6 +389,18 @@ def test_simhash_takes_infinities_that_have_a_sign():
             ValueError,
             "SimHash.angle: `distance` must be between 0 and 8, got 9",
         ),
+        *(
+            (
+                partial(method, bad),
+                TypeError,
+                f"{name} must be a number or an array of numbers, got {bad!r}",
+            )
+            for method, name in (
+                (lsh.SimHash(8).angle, "SimHash.angle: `distance`"),
+                (lsh.SimHash(8).collision_probability, "SimHash.collision_probability: `angle`"),
+            )
+            for bad in ("a", None, 1j, [[1, 2], [3]])
+        ),
         (
             lambda: lsh.CrossPolytope(0),
             ValueError,
@@ -491,6 +504,11 @@ def test_cross_polytope_tells_near_from_far():
         ),
         (np.ones(3, complex), TypeError, "`x` must have a real numeric dtype, got complex128"),
         (np.array(["a"]), TypeError, "`x` must have a real numeric dtype, got <U1"),
+        (
+            np.ma.array([1.0, 2.0]),
+            TypeError,
+            "`x` must be an array without a mask of its own, got a MaskedArray",
+        ),
     ],
 )
 def test_cross_polytope_refuses_arrays(x, error, message):

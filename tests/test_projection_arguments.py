@@ -348,6 +348,11 @@ TEN = slice(10)
             TypeError,
             "`rows` must be a slice of ints, got slice(None, 1.0, None)",
         ),
+        (
+            {"rows": slice(2**30), "cols": slice(2**30)},
+            ValueError,
+            f"`rows` and `cols` must name fewer than 2**60 entries, got {2**30} times {2**30}",
+        ),
         ({"n_components": 0}, ValueError, "`n_components` must be between 1 and 2**34, got 0"),
         ({"n_components": 2.5}, TypeError, "`n_components` must be an int, got float"),
     ],
@@ -370,6 +375,11 @@ def test_block_refuses(arguments, error, message):
             {"n_samples": True},
             TypeError,
             "`n_samples` must be an int or an array of them, got True",
+        ),
+        (
+            {"n_samples": [[1, 2], [3]]},
+            TypeError,
+            "`n_samples` must be an int or an array of them, got [[1, 2], [3]]",
         ),
         ({"eps": 0}, ValueError, "`eps` must be greater than 0 and less than 1, got 0.0"),
         ({"eps": 1.0}, ValueError, "`eps` must be greater than 0 and less than 1, got 1.0"),

@@ -187,6 +187,12 @@ Y = np.ones((2, 5), np.float32)
             ValueError,
             "`density` must be s / n_components with an int s from 1 to 5, got 0.3",
         ),
+        (
+            Y,
+            {"n_features": 2**60},
+            ValueError,
+            f"the result must have fewer than 2**63 bytes, got shape (2, {2**60})",
+        ),
         (Y, {"out": np.ones((2, 3))}, TypeError, "`out` must have dtype float32, got float64"),
         (
             Y,

@@ -105,7 +105,7 @@ def test_norms_products_and_distances_are_kept(isa, d):
     x = normal(6, d, dtype=FLOATS[1])
     y = rotate(x, seed=5)
     np.testing.assert_allclose(y @ y.T, x @ x.T, atol=1e-12 * d)
-    back = rotate(y, seed=5, inverse=True)
+    back = rotate(y, seed=5, inverse=np.True_)
     np.testing.assert_allclose(back, x, atol=1e-13 * math.sqrt(d))
 
 

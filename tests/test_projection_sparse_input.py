@@ -182,6 +182,12 @@ def broken_columns(**parts):
 EYE = sp.csr_array(np.eye(3, 5, dtype=np.float32))
 
 
+def with_float_indices() -> sp.csr_array:
+    x = EYE.copy()
+    x.indices = x.indices + 0.5
+    return x
+
+
 @pytest.mark.parametrize(
     ("x", "arguments", "error", "message"),
     [
@@ -272,6 +278,12 @@ EYE = sp.csr_array(np.eye(3, 5, dtype=np.float32))
             "got 18446744073709551612",
         ),
         (EYE, {"out": np.ones((3, 2))}, TypeError, "`out` must have dtype float32, got float64"),
+        (
+            with_float_indices(),
+            {},
+            TypeError,
+            "`x` must have integers for indptr and indices, got float64",
+        ),
         (
             EYE,
             {"out": np.ones((3, 4), np.float32)},

@@ -208,6 +208,12 @@ def test_random_matrices():
             estimators._sparse_random_matrix(5, 40, density=density)
 
 
+def test_density_below_the_entries_resolution():
+    expected = r"^SparseRandomProjection.fit: `density` must be .* from 2\*\*-32 on.*, got 1e-10$"
+    with pytest.raises(ValueError, match=expected):
+        estimators.SparseRandomProjection(3, density=1e-10).fit(data(5, 30))
+
+
 def test_sjlt_nonzeros():
     x = data(5, 300)
     columns = estimators.SJLTRandomProjection(30, n_nonzeros=3, random_state=0).fit(x)

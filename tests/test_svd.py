@@ -310,6 +310,7 @@ REFUSED = [
     (ValueError, "finite", (X * np.inf, 1), {}),
     (ValueError, "finite", ((np.ones((300, 300)) * 1e37).astype(np.float32), 1), {}),
     (ValueError, "finite", (scipy.sparse.csr_array(X * np.nan), 1), {"center": True}),
+    (TypeError, "without a mask of its own, got a MaskedArray", (np.ma.array(X), 1), {}),
 ]
 
 
@@ -365,7 +366,24 @@ def test_streaming_low_rank():
     np.testing.assert_allclose(s[1:], 0, atol=1e-6 * s[0])
 
 
+@pytest.mark.parametrize(("dtype", "exponent"), [("<f4", 127), ("<f8", 600), ("<f8", 900)])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_sizes_near_the_ends_of_the_range(dtype, exponent, sign):
+    """Squares would leave it: at 2**-127, and 2**127, in float32 the inverse of a size too."""
+    x = matrix((40, 30), SPECTRA["exponential"]).astype(dtype)
+    x /= 4 * np.abs(x).max() * 40  # sums of a row or column stay below 1
+    _, expected, _ = randomized_svd(x, 3)
+    shifted = np.ldexp(x.astype(np.float64), sign * exponent)
+    u, s, vt = randomized_svd(shifted.astype(dtype), 3)
+    # Of what is left of float32 near its lower end: 2**-149 is its last bit.
+    rtol = 1e-5 if dtype == "<f4" and sign > 0 else 2e-3 if dtype == "<f4" else 1e-12
+    np.testing.assert_allclose(np.ldexp(s.astype(np.float64), -sign * exponent), expected, rtol)
+    check_factors(u, s, vt, np.dtype(dtype), 3)
+
+
 def test_streaming_refuses():
+    with pytest.raises(TypeError, match="StreamingSVD: `n_components` must be an int, got str"):
+        StreamingSVD("a")
     with pytest.raises(ValueError, match="StreamingSVD: `n_components`"):
         StreamingSVD(0)
     with pytest.raises(ValueError, match=r"StreamingSVD.result: `partial_fit` must come first"):

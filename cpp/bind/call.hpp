@@ -4,6 +4,7 @@
 
 #include "bind/array.hpp"
 #include "core/checks.hpp"
+#include "core/error.hpp"
 
 namespace slipstick::bind {
 
@@ -14,7 +15,7 @@ class Result {
 public:
     Result(const char* function, py::object out, const py::object& empty, const ResultSpec& spec,
            std::initializer_list<Named> inputs, bool in_place = false)
-        : object_(out.is_none() ? make(empty, spec) : std::move(out)),
+        : object_(out.is_none() ? make(function, empty, spec) : std::move(out)),
           array_(function, "out", object_) {
         check_out(function, array_.writable(), spec, inputs, in_place);
     }
@@ -23,10 +24,20 @@ public:
     py::object object() const { return object_; }
 
 private:
-    static py::object make(const py::object& empty, const ResultSpec& spec) {
+    static py::object make(const char* function, const py::object& empty, const ResultSpec& spec) {
         py::tuple shape(spec.rank);
-        for (int axis = 0; axis < spec.rank; ++axis)
-            shape[static_cast<size_t>(axis)] = spec.shape[static_cast<size_t>(axis)];
+        int64_t bytes = item_size(spec.dtype);
+        bool fits = true;
+        for (int axis = 0; axis < spec.rank; ++axis) {
+            const int64_t size = spec.shape[static_cast<size_t>(axis)];
+            shape[static_cast<size_t>(axis)] = size;
+            // An empty axis makes any array small, but NumPy multiplies the others all the same.
+            if (size > 0) fits &= !__builtin_mul_overflow(bytes, size, &bytes);
+        }
+        if (!fits) {
+            refuse_value(function, "the result must have fewer than 2**63 bytes, got shape ",
+                         py::repr(shape).cast<std::string>());
+        }
         return empty(shape, name(spec.dtype));
     }
 

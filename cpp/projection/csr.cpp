@@ -42,9 +42,8 @@ public:
     static Form form_of(const Law& law) {
         if (law.kind == Kind::kRademacher) return Form::kBits;
         if (is_hashed(law.kind)) return Form::kHits;
-        // A hit names a component by 31 bits.
-        const bool few = law.threshold < kHitsDensity * 0x1p31 && law.components <= int64_t{1}
-                                                                                        << 31;
+        // The slots of a group have fewer than 2^32 hits.
+        const bool few = law.threshold < kHitsDensity * 0x1p31 && law.components <= 1 << 24;
         return law.kind == Kind::kSparse && few ? Form::kHits : Form::kEntries;
     }
     // On average.

@@ -83,7 +83,12 @@ _FRAMEWORKS = {
 
 
 def to_numpy(function: str, argument: str, array: Any) -> NDArray[Any]:
-    """Return NumPy's array of anything that has one; TypeError otherwise."""
+    """Return NumPy's array of anything that has one, without a mask; TypeError otherwise."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{function}: `{argument}` must be an array without a mask of its own, got a "
+            "MaskedArray"
+        )
     try:
         return np.asarray(array)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from slipstick import _cpu
 from slipstick._arrays import framework_of
@@ -111,7 +111,7 @@ class SimHash:
         ValueError
             For angles outside [0, pi].
         """
-        theta = np.asarray(angle, dtype=np.float64)
+        theta = _numbers("SimHash.collision_probability", "angle", angle).astype(np.float64)
         inside = (theta >= 0) & (theta <= math.pi)
         if not np.all(inside):
             raise ValueError(
@@ -140,7 +140,7 @@ class SimHash:
         ValueError
             For distances outside [0, n_bits].
         """
-        count = np.asarray(distance)
+        count = _numbers("SimHash.angle", "distance", distance)
         inside = (count >= 0) & (count <= self._n_bits)
         if not np.all(inside):
             raise ValueError(
@@ -160,3 +160,14 @@ class SimHash:
 
     def __hash__(self) -> int:
         return hash((SimHash, self._n_bits, self._seed))
+
+
+def _numbers(function: str, name: str, values: Any) -> NDArray[Any]:
+    message = f"{function}: `{name}` must be a number or an array of numbers, got {given(values)}"
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        raise TypeError(message) from None
+    if array.dtype.kind not in "iuf":
+        raise TypeError(message)
+    return array

@@ -55,6 +55,8 @@ def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
     Gram-Schmidt twice with CholeskyQR2, the first Gram matrix in float64; Householder where that
     fails. Columns that depend on others, or on the bases, become directions of rounding errors.
     """
+    if isinstance(block, np.ndarray):
+        block = _near_one(block)
     for first in (True, False):
         for basis in bases:
             block = block - times(basis, inner(basis, block))
@@ -71,6 +73,15 @@ def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
             return reflected[:, -block.shape[1] :]
         block = times(block, inverse)
     return block
+
+
+def _near_one(block: Array) -> Array:
+    """Return the block, times a power of two where its squares might leave the range."""
+    largest = max(float(block.max()), -float(block.min()))
+    if not math.isfinite(largest):
+        raise NotFiniteError
+    exponent = math.frexp(largest)[1]
+    return block if abs(exponent) <= 60 else np.ldexp(block, -exponent)
 
 
 def _inverse_root(gram: Array) -> Array | None:

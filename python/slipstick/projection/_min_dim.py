@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slipstick._chi2 import smallest_k
+from slipstick._numbers import given
 
 
 def min_dim(
@@ -70,13 +71,13 @@ def min_dim(
     _check_choice("guarantee", guarantee, ("all_pairs", "each_pair"))
     _check_choice("on", on, ("squared", "distance"))
     if delta is None:
-        for name, given, needed in (
+        for name, chosen, needed in (
             ("guarantee", guarantee, "all_pairs"),
             ("on", on, "squared"),
         ):
-            if given != needed:
+            if chosen != needed:
                 raise ValueError(
-                    f"min_dim: `{name}` must be {needed!r} while `delta` is None, got {given!r}"
+                    f"min_dim: `{name}` must be {needed!r} while `delta` is None, got {chosen!r}"
                 )
         samples, epsilon = _broadcast(n_samples=samples, eps=epsilon)
         real = 4 * np.log(samples) / ((epsilon**2 / 2) - (epsilon**3 / 3))
@@ -99,9 +100,13 @@ def min_dim(
 
 
 def _numbers(name: str, values: ArrayLike, kinds: str, expected: str) -> NDArray[Any]:
-    array = np.asarray(values)
+    message = f"min_dim: `{name}` must be {expected} or an array of them, got {given(values)}"
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        raise TypeError(message) from None
     if array.dtype.kind not in kinds:
-        raise TypeError(f"min_dim: `{name}` must be {expected} or an array of them, got {values!r}")
+        raise TypeError(message)
     return array
 
 

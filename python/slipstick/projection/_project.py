@@ -246,6 +246,11 @@ def block(
     law = law_of("block", kind, seed, n_components, density, None)
     row, n_rows = _range("rows", rows, COMPONENT_BITS[law.kind], n_components)
     col, n_cols = _range("cols", cols, 64, None)
+    if n_rows * n_cols >= 1 << 60:
+        raise ValueError(
+            "block: `rows` and `cols` must name fewer than 2**60 entries, got "
+            f"{n_rows} times {n_cols}"
+        )
     entries = np.empty((n_rows, n_cols))
     _cpu.projection_block(law, row, col, entries)
     return entries

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.projection._arguments import integer
@@ -70,7 +72,7 @@ def rotate(
     """
     seed = integer("rotate", "seed", seed, 0, 64)
     rounds = integer("rotate", "rounds", rounds, 1, 10)
-    if not isinstance(inverse, bool):
+    if not isinstance(inverse, (bool, np.bool_)):
         raise TypeError(f"rotate: `inverse` must be a bool, got {type(inverse).__name__}")
     framework = framework_of("rotate", x, out)
-    return framework.finish(_cpu.rotate(x, seed, rounds, inverse, out, framework.empty))
+    return framework.finish(_cpu.rotate(x, seed, rounds, bool(inverse), out, framework.empty))

@@ -40,6 +40,7 @@ def rows_of(function: str, x: Any) -> Rows:
     if x.format == "csc":
         check_indices(function, "x", x)
         x = x.tocsr()
+    _check_integers(function, "x", x)
     width = x.indices.dtype
     if width not in (np.int32, np.int64) or x.indptr.dtype != width:
         width = np.dtype(np.int64)
@@ -77,6 +78,7 @@ def check_indices(function: str, name: str, x: Any) -> None:
         for axis, (indices, size) in enumerate(zip(x.coords, x.shape, strict=True)):
             _check_range(function, name, np.asarray(indices), size, f"indices on axis {axis}")
         return
+    _check_integers(function, name, x)
     of, other = ("row", "column") if x.format == "csr" else ("column", "row")
     major, minor = x.shape if x.format == "csr" else x.shape[::-1]
     indptr, indices = np.asarray(x.indptr), np.asarray(x.indices)
@@ -93,6 +95,15 @@ def check_indices(function: str, name: str, x: Any) -> None:
         )
     used = indices[indptr[0] : indptr[-1]]
     _check_range(function, name, used, minor, f"{other} indices")
+
+
+def _check_integers(function: str, name: str, x: Any) -> None:
+    for part in (x.indptr, x.indices):
+        dtype = np.asarray(part).dtype
+        if dtype.kind not in "iu":
+            raise TypeError(
+                f"{function}: `{name}` must have integers for indptr and indices, got {dtype}"
+            )
 
 
 def _check_range(function: str, name: str, indices: NDArray[Any], size: int, what: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slipstick.projection._arguments import integer
 from slipstick.projection._krylov import NotFiniteError, orthonormal, signs_of
 from slipstick.projection._matrices import of_array
 from slipstick.projection._products import inner
@@ -88,7 +89,7 @@ class StreamingSVD:
     def _plan(self, n_samples: int, n_features: int) -> Plan:
         extra = self.n_oversamples
         if extra is None:
-            extra = max(10, self.n_components)
+            extra = max(10, integer("StreamingSVD", "n_components", self.n_components, 1, 63))
         shape = (n_samples, n_features)
         return plan_of("StreamingSVD", shape, self.n_components, extra, 0, self.center, self.seed)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import scipy.sparse
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from slipstick.projection._law import law_of
 from slipstick.sklearn._base import RandomProjection
 from slipstick.sklearn._matrices import check_density, in_configured_interface, sparse_block
 
@@ -211,6 +212,7 @@ class SparseRandomProjection(RandomProjection):
 
     def _settle_density(self, n_features: int) -> None:
         self.density_ = check_density(self.density, n_features)
+        law_of("SparseRandomProjection.fit", "sparse", 0, None, self.density_, None)
 
     def _law(self) -> dict[str, Any]:
         return super()._law() | {"density": float(self.density_)}
