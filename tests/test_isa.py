@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,20 +83,42 @@ LEVEL_FLAGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def compiled(request, tmp_path_factory):
+    """Compile what the tests to run ask for, on all cores; 100 objects take minutes on one."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None or shutil.which("nm") is None:
+        pytest.skip("no C++ compiler or no nm on this machine")
+    folder = tmp_path_factory.mktemp("levels")
+
+    def compile_object(source: Path, level: str) -> Path:
+        # -O1 takes a fifth of the time and inlines less than the build: what could leak, leaks.
+        flags = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", *LEVEL_FLAGS[level]]
+        target = folder / f"{source.parent.name}-{source.stem}-{level}.o"
+        command = [compiler, *flags, f"-DSLIPSTICK_LEVEL={level}", f"-I{ROOT / 'cpp'}"]
+        subprocess.run([*command, "-c", str(source), "-o", str(target)], check=True)
+        return target
+
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    wanted = [call.params for call in calls if call is not None and "source" in call.params]
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    objects = {
+        (params["source"], params["level"]): pool.submit(
+            compile_object, params["source"], params["level"]
+        )
+        for params in wanted
+    }
+    yield lambda source, level: objects[source, level].result()
+    pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize(
     "source", sorted(ROOT.glob("cpp/*/*.simd.cpp")), ids=lambda p: f"{p.parent.name}-{p.stem}"
 )
 @pytest.mark.parametrize("level", _cpu.levels)
-def test_level_objects_have_no_weak_symbols(source, level, tmp_path):
+def test_level_objects_have_no_weak_symbols(compiled, source, level):
     """Merged with another level's it would bring illegal instructions to older machines."""
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None or shutil.which("nm") is None:
-        pytest.skip("no C++ compiler or no nm on this machine")
-    # -O1 compiles in a fifth of the time and inlines less than the build: what could leak, leaks.
-    flags = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", *LEVEL_FLAGS[level]]
-    target = tmp_path / "level.o"
-    command = [compiler, *flags, f"-DSLIPSTICK_LEVEL={level}", f"-I{ROOT / 'cpp'}"]
-    subprocess.run([*command, "-c", str(source), "-o", str(target)], check=True)
+    target = compiled(source, level)
     symbols = subprocess.run(["nm", "-C", str(target)], check=True, capture_output=True, text=True)
     lines = symbols.stdout.splitlines()
     defined = [line.split(maxsplit=2) for line in lines if not line.startswith(" " * 16)]

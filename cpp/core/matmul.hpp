@@ -20,8 +20,8 @@ struct MatmulKernel {
     int64_t left_bytes;
     int64_t right_bytes;
     int64_t acc_bytes;
-    // How the sums lie: in panels of this many rows, tile_rows or 1. With p of them the sum of row i
-    // and column j is element (i - i % p) * acc_stride + j * p + i % p of acc.
+    // How the sums lie: in panels of this many rows, tile_rows or 1. With p of them the sum of row
+    // i and column j is element (i - i % p) * acc_stride + j * p + i % p of acc.
     int64_t acc_rows;
 };
 
