@@ -49,14 +49,14 @@ typedef uint8_t PatternBytes __attribute__((vector_size(kPatternColumns)));
 SLIPSTICK_INLINE PatternBytes patterns_of(const uint16_t (&words)[kGroup]) {
     constexpr PatternBytes bit_of_column = {1, 2, 4, 8, 16, 32, 64, 128,
                                             1, 2, 4, 8, 16, 32, 64, 128};
+    constexpr uint64_t everywhere = 0x0101010101010101;
+    typedef uint64_t Halves __attribute__((vector_size(kPatternColumns)));
     PatternBytes patterns = {};
     for (int f = 0; f < kGroup; ++f) {
-        const uint64_t low = 0x0101010101010101 * (words[f] & 0xff);
-        const uint64_t high = 0x0101010101010101 * (words[f] >> 8);
-        typedef uint64_t Halves __attribute__((vector_size(16)));
-        const auto bytes = bit_cast<PatternBytes>(Halves{low, high});
-        patterns |= bit_cast<PatternBytes>((bytes & bit_of_column) != 0) &
-                    static_cast<uint8_t>(kPatterns << f);
+        const Halves bytes = {everywhere * (words[f] & 0xff), everywhere * (words[f] >> 8)};
+        const uint64_t place = everywhere * (uint64_t{kPatterns} << f);
+        const auto is_set = (bit_cast<PatternBytes>(bytes) & bit_of_column) != 0;
+        patterns |= bit_cast<PatternBytes>(bit_cast<Halves>(is_set) & Halves{place, place});
     }
     return patterns;
 }
