@@ -78,7 +78,10 @@ void matmul(const MatmulKernel& kernel, const void* mac, const MatmulProblem& pr
         for (int64_t i0 = 0; i0 < problem.rows; i0 += rows_super) {
             const int64_t rows = std::min(rows_super, problem.rows - i0);
             const int64_t row_tiles = (rows + kernel.tile_rows - 1) / kernel.tile_rows;
-            const int64_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
+            // As many for each thread, if there are tiles enough: of 11 blocks on two threads one
+            // would wait for a twelfth of the time.
+            const int64_t row_blocks =
+                std::min(round_up(ceil_div(rows, kRowBlock), num_threads()), row_tiles);
             // Tiles are dealt out evenly: the blocks differ by one tile at most.
             const auto row_of = [&](int64_t block) {
                 return std::min(rows, block * row_tiles / row_blocks * kernel.tile_rows);
