@@ -103,7 +103,7 @@ def peak():
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 x = np.broadcast_to(np.ones(2**20, np.float32), (1000, 2**20))
 out = np.zeros((1000, 512), np.float32)
-slipstick.projection.project(x[:, :3000], 512, out=out)
+slipstick.projection.project(x[:1, :8], 512, out=out[:1])  # threads, imports
 before = peak()
 slipstick.projection.project(x, 512, out=out)
 print((peak() - before) / 1024)
