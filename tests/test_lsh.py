@@ -393,7 +393,7 @@ def test_simhash_takes_infinities_that_have_a_sign():
             (
                 partial(method, bad),
                 TypeError,
-                f"{name} must be a number or an array of numbers, got {bad!r}",
+                f"{name} must be a number or an array of them, got {bad!r}",
             )
             for method, name in (
                 (lsh.SimHash(8).angle, "SimHash.angle: `distance`"),

@@ -175,7 +175,7 @@ def test_signs_times_integers_are_exact(isa, threads, dtype):
 def test_order_of_the_sums(isa, law, first_feature):
     """Bit for bit what the contract says."""
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((5, 600)).astype(np.float32)
+    x = rng.standard_normal((45, 600)).astype(np.float32)  # whole panels of rows, and parts
     columns = slice(first_feature, first_feature + 600)
     a = unscaled(law, 2, 37, columns).astype(np.float32)
     sums = chains(x, a, first_feature, grouped=law["kind"] == "rademacher")
@@ -186,7 +186,7 @@ def test_order_of_the_sums(isa, law, first_feature):
 
 def test_order_of_the_sums_in_float64(isa):
     """Signs need no fma: the products are exact, and each addition rounds."""
-    x = np.random.default_rng(0).standard_normal((5, 600))
+    x = np.random.default_rng(0).standard_normal((22, 600))
     matrix = projection.block("rademacher", 2, slice(37), slice(200, 800))
     sums = chains(x, matrix, 200, grouped=True, fma=lambda a, b, c: a * b + c)
     got = projection.project(x, 37, seed=2, first_feature=200)

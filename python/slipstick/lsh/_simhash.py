@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick._numbers import given
-from slipstick.projection._arguments import integer
+from slipstick.projection._arguments import integer, numbers
 from slipstick.projection._law import COMPONENT_BITS
 
 __all__ = ["SimHash"]
@@ -111,7 +111,9 @@ class SimHash:
         ValueError
             For angles outside [0, pi].
         """
-        theta = _numbers("SimHash.collision_probability", "angle", angle).astype(np.float64)
+        theta = numbers("SimHash.collision_probability", "angle", angle, "iuf", "a number").astype(
+            float
+        )
         inside = (theta >= 0) & (theta <= math.pi)
         if not np.all(inside):
             raise ValueError(
@@ -140,7 +142,7 @@ class SimHash:
         ValueError
             For distances outside [0, n_bits].
         """
-        count = _numbers("SimHash.angle", "distance", distance)
+        count = numbers("SimHash.angle", "distance", distance, "iuf", "a number")
         inside = (count >= 0) & (count <= self._n_bits)
         if not np.all(inside):
             raise ValueError(
@@ -160,14 +162,3 @@ class SimHash:
 
     def __hash__(self) -> int:
         return hash((SimHash, self._n_bits, self._seed))
-
-
-def _numbers(function: str, name: str, values: Any) -> NDArray[Any]:
-    message = f"{function}: `{name}` must be a number or an array of numbers, got {given(values)}"
-    try:
-        array = np.asarray(values)
-    except ValueError:  # lists of different lengths
-        raise TypeError(message) from None
-    if array.dtype.kind not in "iuf":
-        raise TypeError(message)
-    return array

@@ -6,6 +6,7 @@ import operator
 from typing import Any, SupportsIndex
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from slipstick._numbers import given
 
@@ -34,3 +35,15 @@ def index(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def numbers(function: str, name: str, values: ArrayLike, kinds: str, expected: str) -> NDArray[Any]:
+    """Return one number or an array of them as an array, if its dtype is of these kinds."""
+    message = f"{function}: `{name}` must be {expected} or an array of them, got {given(values)}"
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        raise TypeError(message) from None
+    if array.dtype.kind not in kinds:
+        raise TypeError(message)
+    return array

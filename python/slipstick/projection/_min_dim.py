@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slipstick._chi2 import smallest_k
-from slipstick._numbers import given
+from slipstick.projection._arguments import numbers
 
 
 def min_dim(
@@ -64,7 +64,7 @@ def min_dim(
     >>> slipstick.projection.min_dim(1000, 0.1, delta=0.05, guarantee="each_pair")
     768
     """
-    samples = _numbers("n_samples", n_samples, "iu", "an int")
+    samples = numbers("min_dim", "n_samples", n_samples, "iu", "an int")
     if np.any(samples < 1):
         raise ValueError(f"min_dim: `n_samples` must be at least 1, got {samples[samples < 1][0]}")
     epsilon = _fractions("eps", eps)
@@ -99,19 +99,8 @@ def min_dim(
     return result if result.ndim else int(result)
 
 
-def _numbers(name: str, values: ArrayLike, kinds: str, expected: str) -> NDArray[Any]:
-    message = f"min_dim: `{name}` must be {expected} or an array of them, got {given(values)}"
-    try:
-        array = np.asarray(values)
-    except ValueError:  # lists of different lengths
-        raise TypeError(message) from None
-    if array.dtype.kind not in kinds:
-        raise TypeError(message)
-    return array
-
-
 def _fractions(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    array = _numbers(name, values, "fiu", "a float").astype(np.float64)
+    array = numbers("min_dim", name, values, "fiu", "a float").astype(np.float64)
     inside = (array > 0) & (array < 1)
     if not np.all(inside):
         raise ValueError(
