@@ -15,19 +15,25 @@ if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) 
         f"slipstick.torch: torch must have at least version 2.6, got {_torch.__version__}"
     )
 
+from slipstick.torch._approximate import ApproximationReport, approximate, restore
 from slipstick.torch._attention import attention
 from slipstick.torch._convolution import mitchell_conv2d
 from slipstick.torch._layers import MitchellConv2d, MitchellLinear
 from slipstick.torch._products import mitchell_linear, mitchell_matmul
+from slipstick.torch._projection import project
 from slipstick.torch._scales import LogNScale, SSMaxScale
 
 __all__ = [
+    "ApproximationReport",
     "LogNScale",
     "MitchellConv2d",
     "MitchellLinear",
     "SSMaxScale",
+    "approximate",
     "attention",
     "mitchell_conv2d",
     "mitchell_linear",
     "mitchell_matmul",
+    "project",
+    "restore",
 ]

@@ -147,8 +147,8 @@ def _integers(name: str, value: Any, query: Tensor) -> Any:
     """Return a tensor of integers for an int or a sequence of ints; tensors pass."""
     if value is None or isinstance(value, Tensor):
         return value
-    number: Any = value
-    if isinstance(number, (int, torch.SymInt)) and not isinstance(number, bool):
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+        number: Any = value
         # Not torch.tensor, which would make a constant of a size that torch.compile leaves open.
         return torch.full((), number, dtype=torch.int64, device=query.device)
     if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):

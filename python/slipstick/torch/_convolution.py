@@ -262,7 +262,8 @@ def _setup(ctx: Any, args: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> Any:
-    return *_backward_op(grad, *ctx.saved_tensors, *ctx.choices), *(None for _ in ctx.choices)
+    grads: tuple[Tensor, Tensor] = _backward_op(grad, *ctx.saved_tensors, *ctx.choices)
+    return *grads, *(None for _ in ctx.choices)
 
 
 _library.autograd(_NAME, _setup, _backward)

@@ -150,4 +150,5 @@ class MitchellConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         """Return the sizes, and how the layer multiplies."""
-        return f"{super().extra_repr()}, method={self.method!r}, gradient={self.gradient!r}"
+        sizes: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{sizes}, method={self.method!r}, gradient={self.gradient!r}"

@@ -202,7 +202,7 @@ def _list(parameter: Any) -> list[float]:
     return list(parameter) if isinstance(parameter, tuple) else [parameter]
 
 
-Law = tuple[float | None, str, list[float], Tensor | None]
+Law = tuple[float | torch.SymFloat | None, str, list[float], Tensor | None]
 
 
 def lowered(scale: Any) -> Law:
