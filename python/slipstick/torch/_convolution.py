@@ -16,6 +16,7 @@ from slipstick.torch._methods import (
     Gradient,
     check_derivative,
     check_gradient,
+    chosen,
     method_of,
     text_of,
 )
@@ -180,7 +181,7 @@ def _conv2d_backward(
         grad_x, grad_weight = grad_x.contiguous(), grad_weight.contiguous()
     else:
         layout = {"dilation": dilation, "padding": padding, "stride": stride}
-        chosen = method_of(method)
+        multiplier = method_of(method)
         taps = weight.shape[1] * weight.shape[2] * weight.shape[3]
         # (groups, taps, o / groups), the second operand
         kernels = weight.reshape(groups, -1, taps).transpose(1, 2)
@@ -198,7 +199,7 @@ def _conv2d_backward(
             upstream = grad[part].reshape(images, groups, -1, grad.shape[2] * grad.shape[3])
             upstream = upstream.permute(1, 0, 3, 2).flatten(1, 2)
             of_rows, of_kernels = mitchell.matmul_backward(
-                upstream, rows, kernels, method=chosen, gradient=gradient
+                upstream, rows, kernels, method=multiplier, gradient=gradient
             )
             total += of_kernels
             of_patches = of_rows.reshape(groups, images, -1, taps).permute(1, 0, 3, 2)
@@ -255,8 +256,7 @@ _backward_op = _library.define(
 
 def _setup(ctx: Any, args: tuple[Any, ...], output: Tensor) -> None:
     x, weight, *ctx.choices = args
-    chosen = ctx.choices[4:]
-    method, gradient = (*chosen, *("mitchell", "mimic")[len(chosen) :])
+    method, gradient = chosen(ctx.choices[4:])
     check_derivative(_NAME, method_of(method), gradient, x.dtype)
     ctx.save_for_backward(x, weight)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -36,12 +37,12 @@ def text_of(function: str, method: str | Method) -> str:
     TypeError, ValueError
         For what is no method; `function` is named in the error.
     """
-    chosen = as_method(function, method)
+    found = as_method(function, method)
     if isinstance(method, str):
         return method
-    text = repr(chosen)
-    if isinstance(chosen, mitchell.Table):
-        _tables.setdefault(text, chosen)
+    text = repr(found)
+    if isinstance(found, mitchell.Table):
+        _tables.setdefault(text, found)
     return text
 
 
@@ -65,6 +66,12 @@ def method_of(text: str) -> Method:
     if not isinstance(method, Method):
         raise ValueError(f"slipstick: `method` must be the text of a method, got {given(text)}")
     return method
+
+
+def chosen(arguments: Sequence[Any]) -> tuple[str, str]:
+    """Return method and gradient; those that have their default are not among the arguments."""
+    method = arguments[0] if arguments else "mitchell"
+    return method, arguments[1] if len(arguments) > 1 else "mimic"
 
 
 def check_gradient(function: str, gradient: Any) -> None:

@@ -16,6 +16,7 @@ from slipstick.torch._methods import (
     Gradient,
     check_derivative,
     check_gradient,
+    chosen,
     correction_of,
     method_of,
     text_of,
@@ -182,8 +183,8 @@ def _matmul(
     gain: bool = False,
     factor: float = 1.0,
 ) -> Any:
-    chosen = method_of(method)
-    return mitchell.matmul(a, b, method=chosen, correction=_correction(gain, factor))
+    way = method_of(method)
+    return mitchell.matmul(a, b, method=way, correction=_correction(gain, factor))
 
 
 def _matmul_backward(
@@ -195,9 +196,9 @@ def _matmul_backward(
     gain: bool = False,
     factor: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    chosen = method_of(method)
-    grads = mitchell.matmul_backward(grad, a, b, method=chosen, gradient=gradient)
-    multiplier = _multiplier(a, chosen, _correction(gain, factor))
+    way = method_of(method)
+    grads = mitchell.matmul_backward(grad, a, b, method=way, gradient=gradient)
+    multiplier = _multiplier(a, way, _correction(gain, factor))
     if multiplier == 1 or gradient == "straight-through":
         return grads
     return grads[0] * multiplier, grads[1] * multiplier
@@ -240,8 +241,7 @@ _backward_op = _library.define(
 
 def _setup(ctx: Any, args: tuple[Any, ...], output: Tensor) -> None:
     a, b, *ctx.choices = args
-    # Those that have their default are not among the arguments.
-    method, gradient = (*ctx.choices, *("mitchell", "mimic")[len(ctx.choices) :])[:2]
+    method, gradient = chosen(ctx.choices)
     check_derivative("mitchell_matmul", method_of(method), gradient, a.dtype)
     ctx.save_for_backward(a, b)
 
