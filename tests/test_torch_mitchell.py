@@ -35,7 +35,7 @@ METHODS = ["mitchell", "realm", "lmul", "drum", DRUM(3), Mitchell(0.05), TABLE]
 
 def draw(*shape, dtype=F64, seed=0, grad=False):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(*shape, generator=generator, dtype=F64).to(dtype)
+    x = torch.randn(shape, generator=generator, dtype=F64).to(dtype)
     return x.requires_grad_(grad)
 
 
@@ -261,6 +261,7 @@ def test_compiled(method):
             assert torch.equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_export():
     model = Network(DRUM(4)).eval()
     x = draw(2, 1, 8, 8, dtype=torch.float32)
@@ -363,7 +364,7 @@ def test_training_lowers_the_loss(gradient):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -16,6 +16,7 @@ from slipstick.torch._scales import DEFAULT, LearnableScale, lowered
 __all__ = ["attention"]
 
 _LOGN = LogN()
+_OPEN = (int, float, torch.SymInt, torch.SymFloat)
 _INPUTS = ("query", "key", "value")
 
 
@@ -93,8 +94,8 @@ def attention(
     --------
     >>> import torch
     >>> import slipstick.torch
-    >>> query, key, value = torch.randn(3, 2, 8, 128, 64).unbind()
-    >>> query.requires_grad_()
+    >>> query, key, value = torch.randn(3, 2, 8, 128, 64)
+    >>> query = query.clone().requires_grad_()
     >>> out, stats = slipstick.torch.attention(query, key, value, causal=True, return_stats=True)
     >>> (out.square().mean() - stats.entropy.mean()).backward()
     >>> query.grad.shape
@@ -134,7 +135,10 @@ def attention(
                 "attention: `mask` must not require a gradient, of which it has none, got one that "
                 "does"
             )
-        cap = _softcap("attention", softcap)
+        if torch.compiler.is_compiling() and isinstance(softcap, _OPEN):
+            cap = softcap * 1.0  # may be left open; the kernel checks the number
+        else:
+            cap = _softcap("attention", softcap)
         options = (bool(causal), factor, law, numbers, tensor, mask, left, right)
         options = (*options, lengths, cap, counts)
     if _flag("attention", "return_stats", return_stats):

@@ -219,7 +219,7 @@ def _vmap(op: Any, leading: int) -> Any:
 
 def _spans_the_batch(options: tuple[Any, ...], in_dims: tuple[int | None, ...]) -> bool:
     """Tell whether the options mean the same for any number of sequences."""
-    if any(dim is not None for dim in in_dims):
+    if any(isinstance(dim, int) for dim in in_dims):  # lists of numbers have lists of None
         return False
     for place, option in enumerate(options):
         if isinstance(option, Tensor):

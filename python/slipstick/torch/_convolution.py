@@ -209,7 +209,7 @@ def _conv2d_backward(
                 tuple(weight.shape[2:]),
                 **layout,  # type: ignore[arg-type]
             )
-        grad_weight = total.transpose(1, 2).reshape(weight.shape).to(weight.dtype)
+        grad_weight = total.transpose(1, 2).reshape(weight.shape).to(weight.dtype).contiguous()
     return grad_x if batched else grad_x.squeeze(0), grad_weight
 
 

@@ -147,8 +147,8 @@ def one_by_one(op: Any) -> Kernel:
     return rule
 
 
-def _element(argument: Any, dim: int | None, index: int) -> Any:
-    if dim is None:
+def _element(argument: Any, dim: Any, index: int) -> Any:
+    if not isinstance(dim, int):  # None, or one None for each number of a list
         return argument
     if argument.shape[dim] == 0:  # an empty batch has no element; its shape is still needed
         return argument.sum(dim, dtype=argument.dtype)

@@ -40,10 +40,18 @@ def text_of(function: str, method: str | Method) -> str:
     found = as_method(function, method)
     if isinstance(method, str):
         return method
-    text = repr(found)
-    if isinstance(found, mitchell.Table):
-        _tables.setdefault(text, found)
+    return _text_of_table(found) if isinstance(found, mitchell.Table) else repr(found)
+
+
+def _text_of_table(table: mitchell.Table) -> str:
+    text = repr(table)
+    _tables.setdefault(text, table)
     return text
+
+
+# torch.compile takes the text as a constant and guards the table, whose hash it could not trace.
+# What torch.compiler.assume_constant_result does too, after an import of seconds.
+_text_of_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=256)

@@ -92,11 +92,11 @@ class LogNScale(LearnableScale):
     >>> import torch
     >>> from slipstick.torch import LogNScale, attention
     >>> scale = LogNScale(512)
-    >>> query, key, value = torch.ones(3, 1, 2, 8, 16).unbind()
+    >>> query, key, value = torch.ones(3, 1, 2, 8, 16)
     >>> attention(query, key, value, scale=scale).sum().backward()
     >>> scale.log_base.grad.shape
     torch.Size([])
-    >>> round(float(scale(torch.tensor(512), dim=64)), 6)
+    >>> round(scale(torch.tensor(512), dim=64).item(), 6)
     0.125
     """
 
@@ -154,7 +154,7 @@ class SSMaxScale(LearnableScale):
     >>> import torch
     >>> from slipstick.torch import SSMaxScale, attention
     >>> scale = SSMaxScale(0.2, heads=2)
-    >>> query, key, value = torch.ones(3, 1, 2, 8, 16).unbind()
+    >>> query, key, value = torch.ones(3, 1, 2, 8, 16)
     >>> attention(query, key, value, scale=scale).sum().backward()
     >>> scale.s.grad.shape
     torch.Size([2])
