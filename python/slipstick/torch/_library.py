@@ -1,0 +1,162 @@
+"""How operators are registered: one library, and the rules that several operators share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.autograd_function import (  # type: ignore[attr-defined]
+    enable_single_level_autograd_function,
+)
+from torch.autograd.function import _SingleLevelFunction
+
+Kernel = Callable[..., Any]
+
+# define and impl instead of the decorator `custom_op`, which costs 5 us more for every call. The
+# object has to stay alive: its end takes the operators away.
+LIBRARY = torch.library.Library("slipstick", "DEF")
+
+# Looked up once: a call of an operator takes a few microseconds in all.
+_is_grad_enabled = torch.is_grad_enabled
+_any_requires_grad = torch._C._any_requires_grad
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+
+
+def define(name: str, signature: str, *, kernel: Kernel, fake: Kernel) -> Any:
+    """Register ``slipstick::name`` for the CPU and for shapes alone, and return its overload.
+
+    Arguments that are rarely given stand at the end of the signature with a default: the dispatcher
+    does not hand those on to Python, which saves 0.3 us for each of them and layer.
+    """
+    LIBRARY.define(f"{name}{signature}", tags=(torch.Tag.pt2_compliant_tag,))
+    LIBRARY.impl(name, kernel, "CPU")
+    for key, kind in _REFUSED.items():
+        LIBRARY.impl(name, _refusal(name, kind), key)
+    torch.library.register_fake(f"slipstick::{name}", fake, lib=LIBRARY)
+    return getattr(torch.ops.slipstick, name).default
+
+
+# Keys of tensors that look dense on the CPU, and are not.
+_REFUSED = {"NestedTensorCPU": "nested", "QuantizedCPU": "quantized"}
+
+
+def _refusal(name: str, kind: str) -> Kernel:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{name}: tensors must be dense, got a {kind} one")
+
+    return refuse
+
+
+def autograd(name: str, setup: Kernel, backward: Kernel) -> None:
+    """Register what an operator keeps for its backward pass, and that pass.
+
+    ``setup(ctx, args, output)`` and ``backward(ctx, *grads)`` see the arguments without trailing
+    ones that have their default.
+
+    Not ``torch.library.register_autograd``, whose operators torch.func refuses (torch 2.13): its
+    function is one for all levels of transformations. Ours is one for a single level, which is what
+    a kernel of an operator is called for, one level at a time.
+    """
+    op = getattr(torch.ops.slipstick, name).default
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        with _below_autograd():
+            output = op(*args)
+        setup(ctx, args, output)
+        return output
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function: Any = type(f"slipstick_{name}", (_SingleLevelFunction,), members)
+
+    def kernel(*args: Any) -> Any:
+        if not needs_gradient(*args):
+            with _below_autograd():
+                return op(*args)
+        if torch._C._are_functorch_transforms_active():
+            with enable_single_level_autograd_function():
+                return function.apply(*args)
+        return function.apply(*args)
+
+    LIBRARY.impl(name, kernel, "Autograd")
+
+
+def needs_gradient(*args: Any) -> bool:
+    """Tell whether a backward pass through these arguments may come."""
+    return _is_grad_enabled() and _any_requires_grad(*args)
+
+
+def without_gradient(name: str) -> None:
+    """Let an operator's results refuse a backward pass: gradients of gradients are not there."""
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise NotImplementedError(f"{name}: has no gradient of its own (no second derivatives)")
+
+    autograd(name, lambda ctx, inputs, output: None, backward)
+
+
+def vmap(name: str, rule: Kernel) -> None:
+    """Register what ``torch.vmap`` does with an operator."""
+    torch.library.register_vmap(f"slipstick::{name}", rule, lib=LIBRARY)
+
+
+def autocast(name: str, operands: int) -> None:
+    """Cast the first arguments to autocast's dtype, as torch does for matrix products."""
+    op = getattr(torch.ops.slipstick, name).default
+
+    def kernel(*args: Any) -> Any:
+        dtype = torch.get_autocast_dtype("cpu")
+        cast = (_cast(argument, dtype) for argument in args[:operands])
+        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+            return op(*cast, *args[operands:])
+
+    LIBRARY.impl(name, kernel, "AutocastCPU")
+
+
+def _cast(argument: Any, dtype: torch.dtype) -> Any:
+    # float64 stays what it is, as everywhere under autocast.
+    if isinstance(argument, Tensor) and argument.is_floating_point():
+        return argument if argument.dtype == torch.float64 else argument.to(dtype)
+    return argument
+
+
+def one_by_one(op: Any) -> Kernel:
+    """Return a rule for ``torch.vmap`` that runs an operator for each element of the batch.
+
+    Always right, and for operators whose own batch cannot take the batch of vmap.
+    """
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        def call(index: int) -> Any:
+            return op(
+                *(
+                    _element(argument, dim, index)
+                    for argument, dim in zip(args, in_dims, strict=True)
+                )
+            )
+
+        results = [call(index) for index in range(max(info.batch_size, 1))]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results)[: info.batch_size], 0
+        parts = tuple(torch.stack(part)[: info.batch_size] for part in zip(*results, strict=True))
+        return parts, (0,) * len(parts)
+
+    return rule
+
+
+def _element(argument: Any, dim: Any, index: int) -> Any:
+    if not isinstance(dim, int):  # None, or one None for each number of a list
+        return argument
+    if argument.shape[dim] == 0:  # an empty batch has no element; its shape is still needed
+        return argument.sum(dim, dtype=argument.dtype)
+    return argument.select(dim, index)
+
+
+def first(argument: Tensor, dim: int | None, size: int) -> Tensor:
+    """Return a tensor with the batch axis of vmap in front, stretched where it had none."""
+    if dim is None:
+        return argument.expand(size, *argument.shape)
+    return argument.movedim(dim, 0)
