@@ -344,7 +344,7 @@ def exp2(x: ArrayLike) -> Array:
 
 
 def power(a: ArrayLike, p: Any) -> Array:
-    """Return the number of the pattern one + floor(p (|a|bits - one)), evaluated exactly.
+    """Return the number of the pattern ``one + floor(p (|a|bits - one))``, evaluated exactly.
 
     `p` is a Python number, which is taken as it is, or an array of the dtype of `a`, in which a
     subnormal number is zero. A negative base takes integer p alone, and an odd one gives its sign.
