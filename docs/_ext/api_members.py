@@ -1,4 +1,4 @@
-"""Which members of a class autodoc leaves out."""
+"""Which members of a class autodoc leaves out: fields of tuples, and what comes from elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from typing import Any
 _FIELD = type(collections.namedtuple("_Example", "field").field)
 
 
+def _module(member: Any) -> str:
+    """Return where a function, a method or a property was written, or nothing."""
+    for inner in ("fget", "func", "__func__"):
+        member = getattr(member, inner, member)
+    owner = getattr(member, "__objclass__", member)
+    return getattr(owner, "__module__", None) or ""
+
+
 def _skip(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
-    return True if isinstance(member, _FIELD) else None
+    elsewhere = callable(member) and not _module(member).startswith("slipstick")
+    return True if isinstance(member, _FIELD) or elsewhere else None
 
 
 def setup(app: Any) -> dict[str, bool]:
