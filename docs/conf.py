@@ -17,7 +17,7 @@ import slipstick  # noqa: E402  after the path: the package that is documented i
 
 project = "slipstick"
 author = "the slipstick developers"
-copyright = "the slipstick developers, Apache-2.0"  # noqa: A001  Sphinx's name
+copyright = "the slipstick developers, Apache-2.0"
 version = release = slipstick.__version__
 
 
@@ -49,6 +49,8 @@ extensions = [
     "mathml",
     "bench_table",
     "api_members",
+    "trim_code",
+    "repository_links",
 ]
 exclude_patterns = ["_build", "gallery/**", "api/backreferences/**", "**/*.py.md5"]
 exclude_patterns += [f"api/bridges/{name}.rst" for name in absent]
@@ -57,6 +59,7 @@ templates_path = ["_templates"]
 # --- Checks: -W makes errors of warnings, nitpicky reports each reference that leads nowhere ---
 
 nitpicky = True
+suppress_warnings = ["toc.empty_glob"]  # folders that only some builds have pages of
 # `name` in a docstring is a link where the documentation has such an object, and code elsewhere.
 default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", r".*")]
@@ -91,14 +94,15 @@ sphinx_gallery_conf = {
     "backreferences_dir": "api/backreferences",
     "reference_url": {"slipstick": None},
     "image_srcset": ["2x"],
-    "capture_repr": ("_repr_html_", "__repr__"),
+    "capture_repr": (),
+    "subsection_order": ["gallery/mitchell", "gallery/attention", "gallery/projection", "*"],
+    "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 1,
 }
-suppress_warnings = ["config.cache"]
 
 # --- Plots of committed results ---
 

@@ -65,7 +65,9 @@ def machine(name: str) -> str:
     facts = _content(name)["machine"]
     known = ("numpy", "torch", "scikit-learn", "onnxruntime", "openvino", "zentorch", "jax")
     versions = ", ".join(
-        f"{package} {facts[package]}" for package in (*known, "scipy", "faiss-cpu") if package in facts
+        f"{package} {facts[package]}"
+        for package in (*known, "scipy", "faiss-cpu")
+        if package in facts
     )
     level = next(line for line in facts["slipstick"].splitlines() if "level active" in line).split()
     compiler = next(line for line in facts["slipstick"].splitlines() if "compiler" in line).split()
@@ -111,7 +113,9 @@ def bars(ax: Any, rows: list[tuple[str, dict[str, float]]], colors: dict[str, st
     ax.set_yticks(range(len(rows)), [name for name, _ in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.grid(False, axis="y")
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000) if low / 1.5 <= t <= high * 1.6]
+    ticks = [
+        t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000) if low / 1.5 <= t <= high * 1.6
+    ]
     ax.set_xticks(sorted({1, *ticks}), [f"{t:g}" for t in sorted({1, *ticks})])
     ax.minorticks_off()
 
@@ -120,4 +124,6 @@ def legend(ax: Any, colors: dict[str, str], **keywords: Any) -> None:
     """Name the colours of bars."""
     from matplotlib.patches import Patch
 
-    ax.legend(handles=[Patch(color=color, label=name) for name, color in colors.items()], **keywords)
+    ax.legend(
+        handles=[Patch(color=color, label=name) for name, color in colors.items()], **keywords
+    )

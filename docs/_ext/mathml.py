@@ -6,19 +6,28 @@ colour of its text in the light and the dark theme.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
 from docutils.utils.math import MathError, latex2mathml
 from sphinx.errors import SphinxError
 
+# A function and its argument, where no parenthesis follows: TeX sets a thin space there.
+_APPLIED = re.compile(r"<mo>(?:&ApplyFunction;|\u2061)</mo>(?!\s*<mo[^>]*>[(\[{|])")
+# Brackets that docutils lets grow to the height of the line, as after a left command.
+_BRACKET = re.compile("<mo>([\u27e8\u27e9\u2016])</mo>")
+_THIN = '<mspace width="0.1667em"></mspace>'
+
 
 def _converted(node: Any, as_block: bool) -> str:
     source = node.astext()
     try:
-        return latex2mathml.tex2mathml(source, as_block=as_block)
+        converted = latex2mathml.tex2mathml(source, as_block=as_block)
     except MathError as error:
         raise SphinxError(f"no MathML for the formula {source!r}: {error}") from error
+    converted = _BRACKET.sub(r'<mo stretchy="false">\1</mo>', converted)
+    return _APPLIED.sub(lambda match: match.group() + _THIN, converted)
 
 
 def _inline(translator: Any, node: Any) -> None:

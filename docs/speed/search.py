@@ -8,7 +8,10 @@ FAISS, TORCH, SKLEARN = "faiss, its faster index", "torch.svd_lowrank", "scikit-
 COLORS = dict(zip((FAISS, TORCH, SKLEARN), bench_results.PEERS, strict=False))
 
 hamming = [
-    (case.case.replace(" of 1 M codes of ", ", "), {FAISS: case.ratio("faiss, heap", "faiss, counting")})
+    (
+        case.case.replace(" of 1 M codes of ", ", "),
+        {FAISS: case.ratio("faiss, heap", "faiss, counting")},
+    )
     for case in bench_results.timings("projection-lsh", "top ")
 ]
 svd = [

@@ -53,9 +53,9 @@ axes[0].legend()
 
 # %%
 # With a fixed scale the entropy runs nearly parallel to :math:`\ln n`, up to 0.69 nats for every
-# doubling of the keys, however sharp the head is. With the logarithmic one it grows more slowly, and
-# for a sharp head (right) it stays put. A head that prefers nothing (left) becomes only a little
-# sharper: there is nothing to find.
+# doubling of the keys, however sharp the head is. With the logarithmic one it grows more slowly,
+# and for a sharp head (right) it stays put. A head that prefers nothing (left) becomes only a
+# little sharper: there is nothing to find.
 #
 # What an entropy means is easier to see as the number of keys that a query really looks at,
 # :math:`e^H`.

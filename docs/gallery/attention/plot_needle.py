@@ -7,9 +7,9 @@ hides such a key among more and more others and measures the weight that it stil
 """
 
 # %%
-# The needle's logit is 8, the others are Gaussian of deviation 1. With a fixed scale the weight of the
-# needle is about :math:`e^8 / (e^8 + n e^{1/2})`: from some length on it fades like :math:`1/n`,
-# however well the key fits. A factor of :math:`\ln n / \ln 512` turns :math:`e^8` into
+# The needle's logit is 8, the others are Gaussian of deviation 1. With a fixed scale the weight of
+# the needle is about :math:`e^8 / (e^8 + n e^{1/2})`: from some length on it fades like
+# :math:`1/n`, however well the key fits. A factor of :math:`\ln n / \ln 512` turns :math:`e^8` into
 # :math:`n^{8 / \ln 512} = n^{1.28}`, which outgrows :math:`n`.
 
 import math
@@ -55,9 +55,9 @@ ax.set_ylabel("weight of the key that fits")
 ax.legend()
 
 # %%
-# Below 512 keys `LogN` is softer than ordinary attention and `ClippedLogN` is not: that is the whole
-# difference between them. `Temperature` grows by steps, one every 512 keys here, and with a slope of
-# 0.1 too slowly to keep the needle.
+# Below 512 keys `LogN` is softer than ordinary attention and `ClippedLogN` is not: that is the
+# whole difference between them. `Temperature` grows by steps, one every 512 keys here, and with a
+# slope of 0.1 too slowly to keep the needle.
 #
 # The kernel counts the keys itself. Padding must not count, and a causal row sees only what lies
 # before it; both are told by arguments, and the factor of every row follows.

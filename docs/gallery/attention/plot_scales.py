@@ -2,8 +2,8 @@ r"""
 The scales beside each other
 ============================
 
-A scale is a law from the number of visible keys :math:`n` to the factor on the logits. Models in use
-have chosen several; this picture shows them relative to the usual :math:`1/\sqrt d`.
+A scale is a law from the number of visible keys :math:`n` to the factor on the logits. Models in
+use have chosen several; this picture shows them relative to the usual :math:`1/\sqrt d`.
 """
 
 import matplotlib.pyplot as plt
@@ -31,8 +31,8 @@ ax.legend()
 plt.show()
 
 # %%
-# A row that sees one key has a logarithm of 0, which does no harm: its only weight is 1 whatever the
-# factor is.
+# A row that sees one key has a logarithm of 0, which does no harm: its only weight is 1 whatever
+# the factor is.
 #
 # :meth:`slipstick.scales.Scale.factor` gives the number that the kernels use, in float64, with the
 # head dimension for attention or without it for :func:`slipstick.softmax`.

@@ -26,7 +26,7 @@ names = mitchell.methods()
 reports = {name: mitchell.error_report(name) for name in names}
 
 figure, ax = plt.subplots(figsize=(7.6, 5.4))
-for name, report in reports.items():
+for report in reports.values():
     bias, magnitude = 100 * report.bias, 100 * report.mred
     width = 100 * (report.peak_high - report.peak_low)
     ax.scatter(bias, magnitude, s=20 * width, alpha=0.35)

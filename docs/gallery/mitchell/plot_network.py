@@ -64,6 +64,6 @@ ax.legend()
 plt.show()
 
 # %%
-# One network and one split: differences of less than about half a percent (four images) say nothing.
-# Networks can also be *trained* with approximate products; see
+# One network and one split: differences of less than about half a percent (four images) say
+# nothing. Networks can also be *trained* with approximate products; see
 # :func:`slipstick.mitchell.matmul_backward`.

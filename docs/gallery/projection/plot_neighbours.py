@@ -2,9 +2,9 @@ r"""
 Neighbours from bits
 ====================
 
-The sign of a random projection is one bit. Two vectors at the angle :math:`\theta` differ in it with
-probability :math:`\theta / \pi` (Charikar 2002), so that the number of different bits measures their
-angle: a search among long vectors becomes a search among short codes.
+The sign of a random projection is one bit. Two vectors at the angle :math:`\theta` differ in it
+with probability :math:`\theta / \pi` (Charikar 2002), so that the number of different bits measures
+their angle: a search among long vectors becomes a search among short codes.
 """
 
 # %%
@@ -36,7 +36,8 @@ ax.legend()
 # candidates for an exact comparison?
 
 centres = rng.standard_normal((200, 128), np.float32)
-data = centres[rng.integers(200, size=20_000)] + 0.7 * rng.standard_normal((20_000, 128), np.float32)
+noise = rng.standard_normal((20_000, 128), np.float32)
+data = centres[rng.integers(200, size=20_000)] + 0.7 * noise
 queries = data[:200] + 0.3 * rng.standard_normal((200, 128), np.float32)
 unit = data / np.linalg.norm(data, axis=1, keepdims=True)
 nearest = np.argpartition(-(queries @ unit.T), 10, axis=1)[:, :10]
@@ -64,8 +65,8 @@ ax.set_ylabel("true neighbours found")
 ax.legend()
 
 # %%
-# `hamming_topk` looks at every code. An `Index` looks into a few buckets of hash tables instead, and
-# into the neighbouring buckets that are most probable next, as many as ``n_probes`` says.
+# `hamming_topk` looks at every code. An `Index` looks into a few buckets of hash tables instead,
+# and into the neighbouring buckets that are most probable next, as many as ``n_probes`` says.
 
 index = lsh.Index(128, n_tables=8, n_hashes=14)
 index.add(data)
