@@ -61,7 +61,7 @@ int main() {
     print(copy);
     const ArrayView of_constants(constants, shape);
     print(of_constants);
-    const ArrayView of_part(std::span(raw).subspan(2), {4});
+    const ArrayView of_part(std::span<int8_t>(raw).subspan(2), {4});
     print(of_part);
     const ArrayView one(std::span<float>(six).first(1), {});
     print(one);
