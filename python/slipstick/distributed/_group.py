@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +34,8 @@ class Peers:
     group : ProcessGroup
     rank, size : int
         Of this process in the group, and how many there are.
+    timeout : timedelta
+        How long the group waits for a message.
     """
 
     def __init__(self, function: str, group: Any) -> None:
@@ -61,6 +64,10 @@ class Peers:
         self.group = group
         self.rank = group.rank()
         self.size = group.size()
+        # Collectives know it; a message from rank to rank is waited for without an end, unless
+        # the wait is told of one.
+        options = getattr(group._get_backend(torch.device("cpu")), "options", None)
+        self.timeout: timedelta = getattr(options, "_timeout", dist.default_pg_timeout)
 
     @contextmanager
     def lost(self, whom: str, where: str) -> Iterator[None]:

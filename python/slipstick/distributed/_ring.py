@@ -117,7 +117,7 @@ class Ring:
     def _finish(self, travelling: _Travelling) -> Tensor:
         for work in travelling.works:
             with self.peers.lost(self._whom(), self._where(travelling.step)):
-                work.wait()
+                work.wait(self.peers.timeout)
         return travelling.received
 
     def _whom(self) -> str:
