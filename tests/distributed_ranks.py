@@ -250,6 +250,17 @@ def gloo_sums(group, size):
     return ring._projection.Peers("project", group).sum(x).numpy(), x.numpy()
 
 
+def fail(group, error):
+    """Have rank 1 raise an error while the ranks agree."""
+
+    def check():
+        if group.rank() == 1:
+            raise error
+        return {}, None
+
+    ring._projection.Peers("project", group).agree(check)
+
+
 def no_backend(group):
     """Call with a group that has no backend for the CPU."""
     other = dist.new_group(list(range(group.size())), backend="cuda:gloo")
@@ -264,35 +275,39 @@ def not_a_member(group):
     return ring.ring_attention(x, x, x, group=alone).shape
 
 
-def lose(group, where, who, how, timeout):
+def lose(group, what, who, how, timeout):
     """Have one rank die, or sleep, in the middle of a call; what the others raise, and when."""
     group = dist.new_group(timeout=timedelta(seconds=timeout))
-    calls = 0
+    # Which call of which function the rank does not survive. The first part of attention is the
+    # check of the arguments, on no keys, the second that of the rank's own shard.
+    owner, name, last = {
+        "agreement": (dist, "all_gather_object", 1),
+        "forward": (_attention, "_part", 3),
+        "backward": (_attention._attention_ops, "attention_backward", 2),
+        "unshard": (dist, "broadcast", 1),
+        "project": (dist, "all_to_all_single", 1),
+    }[what]
+    function, calls = getattr(owner, name), 0
 
-    def guard(function):
-        def counted(*args, **kwargs):
-            nonlocal calls
-            calls += 1
-            # The first forward call looks at no keys, the second at the rank's own.
-            if group.rank() == who and calls == (2 if where == "backward" else 3):
-                if how == "dies":
-                    os._exit(1)
-                time.sleep(600)
-            return function(*args, **kwargs)
+    def guarded(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if group.rank() == who and calls == last:
+            if how == "dies":
+                os._exit(1)
+            time.sleep(600)
+        return function(*args, **kwargs)
 
-        return counted
-
-    if where == "backward":
-        operators = _attention._attention_ops
-        operators.attention_backward = guard(operators.attention_backward)
-    else:
-        _attention._part = guard(_attention._part)
+    setattr(owner, name, guarded)
     x = torch.ones(1, 2, 16, 4, requires_grad=True)
-    if where == "agreement" and group.rank() == who:
-        os._exit(1)
     start = time.monotonic()
     try:
-        ring.ring_attention(x, x, x, group=group).sum().backward()
+        if what == "unshard":
+            ring.unshard(x, group=group)
+        elif what == "project":
+            ring.project(x, 4, group=group)
+        else:
+            ring.ring_attention(x, x, x, group=group).sum().backward()
     except RuntimeError as error:
         return str(error), time.monotonic() - start
     return "nothing", time.monotonic() - start

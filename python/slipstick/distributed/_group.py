@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,6 +11,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.constants import default_pg_timeout
+
+from slipstick._numbers import given
 
 # What a rank tells the others before the work: what has to be the same on all ranks, by its name in
 # a sentence, and what is its own.
@@ -67,7 +71,7 @@ class Peers:
         # Collectives know it; a message from rank to rank is waited for without an end, unless
         # the wait is told of one.
         options = getattr(group._get_backend(torch.device("cpu")), "options", None)
-        self.timeout: timedelta = getattr(options, "_timeout", dist.default_pg_timeout)
+        self.timeout: timedelta = getattr(options, "_timeout", default_pg_timeout)
 
     @contextmanager
     def lost(self, whom: str, where: str) -> Iterator[None]:
@@ -75,7 +79,8 @@ class Peers:
         try:
             yield
         except RuntimeError as error:
-            reason = " ".join(str(error).split("\n")[0].split())
+            # The first sentence, without the line of the source that it comes from.
+            reason = re.sub(r"^\[[^]]*\]\s*", "", str(error)).partition(". ")[0].partition("\n")[0]
             raise RuntimeError(
                 f"{self.function}: {whom} must take part until the end, got no answer on rank "
                 f"{self.rank} {where}: {reason}"
@@ -99,7 +104,7 @@ class Peers:
             told = check()
         except Exception as error:
             failure = error
-            told = _Refusal(_kind(error), str(error))
+            told = _refusal(self.function, error)
         if self.size == 1:
             if failure is not None:
                 raise failure
@@ -145,11 +150,12 @@ class Peers:
 _ERRORS = {"TypeError": TypeError, "ValueError": ValueError, "RuntimeError": RuntimeError}
 
 
-def _kind(error: Exception) -> str:
+def _refusal(function: str, error: Exception) -> _Refusal:
     for kind in (TypeError, ValueError):
         if isinstance(error, kind):
-            return kind.__name__
-    return "RuntimeError"
+            return _Refusal(kind.__name__, str(error))
+    words = f"{function}: arguments must be such that they can be checked, got {given(error)}"
+    return _Refusal("RuntimeError", words)
 
 
 def on_cpu(function: str, name: str, x: Tensor) -> None:

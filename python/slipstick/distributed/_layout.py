@@ -124,8 +124,8 @@ def unshard(x: Tensor, *, dim: int = -2, layout: str = CONTIGUOUS, group: Any = 
     Returns
     -------
     Tensor
-        The same on every rank. So should be what is computed from it: the gradient of `x` is this
-        rank's part of the gradient that arrives here, without a message to other ranks.
+        It is the same on every rank, and so should be what is computed from it: the gradient of `x`
+        is this rank's part of the gradient that arrives here, without a message to other ranks.
 
     Raises
     ------

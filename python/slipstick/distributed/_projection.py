@@ -51,10 +51,10 @@ def project(
     Returns
     -------
     Tensor of shape (..., n_components)
-        That of the whole vectors, to rounding, and the same bits on every rank; of the dtype of
-        `x`, float64 for integers. 16 bits are rounded to once, after the sum. So should be what is
-        computed from it: the gradient of `x` is taken from the gradient that arrives here, without
-        a message to other ranks.
+        That of the whole vectors, to rounding; of the dtype of `x`, float64 for integers. 16 bits
+        are rounded to once, after the sum. It is the same on every rank, to the last bit, and so
+        should be what is computed from it: the gradient of `x` is taken from the gradient that
+        arrives here, without a message to other ranks.
 
     Raises
     ------
