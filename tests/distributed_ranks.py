@@ -105,7 +105,10 @@ def attend(group, arrays, upstream, options, scale=None, delay=0.0):
     arrive at out, lse and entropy. scale: an array for each rank, or a module's description.
     """
     rank = group.rank()
-    tensors = [torch.tensor(x, requires_grad=True) for x in arrays[rank]]
+    tensors = [torch.tensor(x) for x in arrays[rank]]
+    if rank == group.size() - 1:  # of any strides
+        tensors = [x.mT.contiguous().mT for x in tensors]
+    tensors = [x.requires_grad_() for x in tensors]
     leaves = list(tensors)
     if isinstance(scale, Learnable):
         module = _tensor(scale).double()

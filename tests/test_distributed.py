@@ -204,7 +204,7 @@ def test_without_batch_and_heads(ranks, leading):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_time_changes_no_bit(ranks, layout):
-    """Ranks that are late by turns; whole sequences and strided ones."""
+    """Ranks are late by turns."""
     where = places(64, 4, layout)
     arrays, upstream = inputs(64, dtype=np.float32)
     given = shares(arrays, upstream, where)

@@ -96,8 +96,8 @@ def ring_attention(
     give the same bits. Other numbers of ranks change the rounding alone. Sums are float32, or
     float64 for float64; a shard's result in 16 bits has been rounded before it is merged.
 
-    A rank keeps its shard, the one that it works on, and the next one, in memory. Calls cannot be
-    captured by torch.compile, which runs them as they are.
+    A rank has its shard, the one that it works on, and the next one in memory; in the backward pass
+    the gradients of two shards as well. torch.compile does not capture a call but runs it as it is.
 
     Source: H. Liu et al., "Ring attention with blockwise transformers for near-infinite context",
     arXiv 2310.01889, 2023, for the ring; `slipstick.merge_attention` for the merge.
@@ -150,17 +150,23 @@ def _ring_attention(
 # --- What the ranks agree on ----------------------------------------------------------------------
 
 
+class _Law(NamedTuple):
+    """How to attend; no tensor is in it, so that a graph keeps alive what it saves alone."""
+
+    causal: bool
+    factor: Any
+    name: str
+    numbers: list[float]
+
+
 class _Call(NamedTuple):
     """The arguments of this rank, checked."""
 
     query: Tensor
     key: Tensor
     value: Tensor
-    causal: bool
-    factor: Any
-    law: str
-    numbers: list[float]
     scale: Tensor | None
+    law: _Law
 
 
 def _checked(query: Any, key: Any, value: Any, causal: Any, scale: Any, layout: Any) -> _Call:
@@ -188,40 +194,40 @@ def _checked(query: Any, key: Any, value: Any, causal: Any, scale: Any, layout: 
             f"got shape {tuple(query.shape)}"
         )
     try:
-        factor, law, numbers, tensor = lowered(scale)
+        factor, name, numbers, tensor = lowered(scale)
         if tensor is not None:
             _checks.tensors(_NAME, ("query", "scale"), query, tensor)
-            if law == LEARNED:  # its gradient is then rounded once, at the end
+            if name == LEARNED:  # its gradient is then rounded once, at the end
                 tensor = tensor.to(torch.float64)
-        call = _Call(query, key, value, causal, factor, law, numbers, tensor)
+        law = _Law(causal, factor, name, numbers)
         # All else is checked by the kernel, on no keys: it must not be refused in mid-ring.
         with torch.no_grad():
-            _part(call, query, key[..., :0, :], value[..., :0, :], tensor, None, False)
+            _part(law, query, key[..., :0, :], value[..., :0, :], tensor, None, False)
     except (TypeError, ValueError) as error:
         words = str(error)
         if words.startswith("attention: "):
             raise type(error)(f"ring_{words}") from error
         raise
-    return call
+    return _Call(query, key, value, tensor, law)
 
 
 def _told(call: _Call, layout: str) -> Same:
-    query, key, value = call.query, call.key, call.value
+    query, key, value, tensor, law = call
     scale = "lambda as a tensor"
-    if call.law == LEARNED and call.scale is not None:
-        scale = f"learnable, with s and b {call.scale.tolist()}"
-    elif call.law != GIVEN:
-        scale = str(call.factor) if call.factor is not None else f"{call.law} of {call.numbers}"
+    if law.name == LEARNED and tensor is not None:
+        scale = f"learnable, with s and b {tensor.tolist()}"
+    elif law.name != GIVEN:
+        scale = str(law.factor) if law.factor is not None else f"{law.name} of {law.numbers}"
     needing = []
     if torch.is_grad_enabled():
-        tensors = zip((*_INPUTS, "scale"), (query, key, value, call.scale), strict=True)
+        tensors = zip((*_INPUTS, "scale"), (query, key, value, tensor), strict=True)
         needing = [name for name, x in tensors if x is not None and x.requires_grad]
     return {
         "the dtype of the tensors": str(query.dtype),
         "the shape of `query` but for its rows": str((*query.shape[:-2], query.shape[-1])),
         "the shape of `key` but for its rows": str((*key.shape[:-2], key.shape[-1])),
         "the shape of `value` but for its rows": str((*value.shape[:-2], value.shape[-1])),
-        "`causal`": str(call.causal),
+        "`causal`": str(law.causal),
         "`layout`": layout,
         "`scale`": scale,
         "what needs a gradient": " and ".join(needing) or "nothing",
@@ -235,7 +241,7 @@ class _Plan(NamedTuple):
     """What a rank does with the shard of each rank."""
 
     ring: Ring
-    call: _Call
+    law: _Law
     counts: Tensor
     # Of each rank's shard: from which of the own rows on it is visible, up to which of its keys.
     visible: list[tuple[int, int] | None]
@@ -251,7 +257,7 @@ class _Plan(NamedTuple):
         rank = self.ring.peers.rank
         for owner, key_part, value_part in self.ring.shards(key, value):
             bounds = self.visible[owner]
-            what = None if bounds is None else (*bounds, self.call.causal and owner == rank)
+            what = None if bounds is None else (*bounds, self.law.causal and owner == rank)
             yield key_part, value_part, what
 
 
@@ -259,9 +265,9 @@ def _plan(peers: Peers, lengths: list[tuple[int, int]], call: _Call, layout: str
     keys = [pair[1] for pair in lengths]
     ring = Ring(peers, keys)
     device = call.query.device
-    if not call.causal:
+    if not call.law.causal:
         counts = torch.full((), sum(keys), dtype=torch.int64, device=device)
-        return _Plan(ring, call, counts, [(0, number) for number in keys])
+        return _Plan(ring, call.law, counts, [(0, number) for number in keys])
     chunks = cuts(_NAME, "query", keys, layout)
     own = [torch.arange(*chunk, device=device) for chunk in ranges(chunks)[peers.rank]]
     counts = torch.cat(own) + 1
@@ -281,24 +287,23 @@ def _plan(peers: Peers, lengths: list[tuple[int, int]], call: _Call, layout: str
             # Both chunks lie between our first and our second.
             bounds = (chunks[peers.rank][0], keys[owner])
         visible.append(bounds)
-    return _Plan(ring, call, counts, visible)
+    return _Plan(ring, call.law, counts, visible)
 
 
-def _rows(scale: Tensor | None, law: str, first: int) -> Tensor | None:
+def _rows(scale: Tensor | None, law: _Law, first: int) -> Tensor | None:
     """Return lambda of the rows from `first` on."""
-    if scale is None or law != GIVEN or scale.ndim == 0 or scale.shape[-1] == 1 or first == 0:
+    if scale is None or law.name != GIVEN or scale.ndim == 0 or scale.shape[-1] == 1:
         return scale
     return scale[..., first:]
 
 
-def _options(call: _Call, scale: Tensor | None, counts: Tensor | None, diagonal: bool) -> Any:
+def _options(law: _Law, scale: Tensor | None, counts: Tensor | None, diagonal: bool) -> Any:
     """Return the options of the operators, as they want them."""
-    law = (call.factor, call.law, call.numbers, scale)
-    return diagonal, *law, None, -1, -1, None, 0.0, counts
+    return diagonal, law.factor, law.name, law.numbers, scale, None, -1, -1, None, 0.0, counts
 
 
 def _part(
-    call: _Call,
+    law: _Law,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -308,7 +313,7 @@ def _part(
 ) -> tuple[Tensor, AttentionStats]:
     """Return what some rows see of some keys."""
     out, *stats = _attention_ops.attention_with_stats(
-        query, key, value, *_options(call, scale, counts, diagonal)
+        query, key, value, *_options(law, scale, counts, diagonal)
     )
     return out, AttentionStats(*stats)
 
@@ -336,17 +341,17 @@ class _Attention(torch.autograd.Function):
 
 def _forward(plan: _Plan, query: Tensor, key: Tensor, value: Tensor, scale: Tensor | None) -> Any:
     """Attend to every shard, and merge what they give in the order of the ring."""
-    call, merged = plan.call, None
+    law, merged = plan.law, None
     for key_part, value_part, what in plan.parts(key, value):
         if what is None:
             continue
         first, n_keys, diagonal = what
         out, stats = _part(
-            call,
+            law,
             query[..., first:, :],
             key_part[..., :n_keys, :],
             value_part[..., :n_keys, :],
-            _rows(scale, call.law, first),
+            _rows(scale, law, first),
             plan.counts[..., first:] if first else plan.counts,
             diagonal,
         )
@@ -383,7 +388,7 @@ def _backward(
     entropy: Tensor,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Add up the gradients of every shard; those of key and value travel along with them."""
-    call, ring, size = plan.call, plan.ring, plan.ring.peers.size
+    law, ring, size = plan.law, plan.ring, plan.ring.peers.size
     wide = lse.dtype
     grad_out = torch.zeros_like(out) if grads[0] is None else grads[0]
     rows = [grad_out, query, out]
@@ -407,20 +412,20 @@ def _backward(
                 value_part[..., :n_keys, :],
                 own_merged,
                 *own,
-                *_options(call, _rows(scale, call.law, first), counts, diagonal),
+                *_options(law, _rows(scale, law, first), counts, diagonal),
             )
             d_query[..., first:, :] += part[0]
             d_key[..., :n_keys, :] = part[1]
             d_value[..., :n_keys, :] = part[2]
             if d_scale is not None:
-                mine = _rows(d_scale, call.law, first)
+                mine = _rows(d_scale, law, first)
                 assert mine is not None
                 mine += part[3]
         if needed[1] or needed[2]:
             if travelling is not None:
                 packed += ring.arrive(travelling)
             travelling = ring.pass_on(packed, step, key, value) if size > 1 else None
-    if needed[3] and call.law == LEARNED and d_scale is not None:
+    if needed[3] and law.name == LEARNED and d_scale is not None:
         d_scale = ring.peers.sum(d_scale)
     if not (needed[1] or needed[2]):
         return d_query.to(query.dtype), None, None, d_scale
