@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 import slipstick
 import slipstick.distributed as ring
-from slipstick.distributed import _attention
+from slipstick.distributed import _passes
 
 
 class Ranks:
@@ -52,7 +52,7 @@ class Ranks:
         for rank, pipe in enumerate(self.pipes[:world]):
             if rank == but:
                 continue
-            if not pipe.poll(60):
+            if not pipe.poll(120):
                 raise TimeoutError(f"rank {rank} of {world} hangs in {function.__name__}{args}")
             results.append(pipe.recv())
         return results
@@ -281,12 +281,11 @@ def not_a_member(group):
 def lose(group, what, who, how, timeout):
     """Have one rank die, or sleep, in the middle of a call; what the others raise, and when."""
     group = dist.new_group(timeout=timedelta(seconds=timeout))
-    # Which call of which function the rank does not survive. The first part of attention is the
-    # check of the arguments, on no keys, the second that of the rank's own shard.
+    # Which call of which function the rank does not survive: of attention that of the second shard.
     owner, name, last = {
         "agreement": (dist, "all_gather_object", 1),
-        "forward": (_attention, "_part", 3),
-        "backward": (_attention._attention_ops, "attention_backward", 2),
+        "forward": (_passes, "part_of", 2),
+        "backward": (_passes._attention_ops, "attention_backward", 2),
         "unshard": (dist, "broadcast", 1),
         "project": (dist, "all_to_all_single", 1),
     }[what]
