@@ -191,6 +191,11 @@ def some(group, arrays, needing):
         for name, x in zip(("query", "key", "value"), arrays[group.rank()], strict=True)
     ]
     out = ring.ring_attention(*tensors, group=group, causal=True)
+    if needing == ("query", "value"):  # out may go unused where its statistics do not
+        _, stats = ring.ring_attention(*tensors, group=group, causal=True, return_stats=True)
+        unused = torch.autograd.grad(stats.entropy.sum(), tensors[::2])
+        assert unused[0].any()
+        assert not unused[1].any()
     if needing:
         out.square().sum().backward()
     with torch.no_grad():
@@ -271,11 +276,14 @@ def no_backend(group):
     return ring.ring_attention(x, x, x, group=other)
 
 
-def not_a_member(group):
-    """Call with a group that only rank 0 belongs to."""
-    alone = dist.new_group([0])
-    x = torch.ones(1, 1, 2, 4)
-    return ring.ring_attention(x, x, x, group=alone).shape
+def some_of_the_processes(group, x):
+    """Attend on ranks 1 and 3, and put the result together there; the others are no members."""
+    pair = dist.new_group([1, 3])
+    own = (
+        x if pair == dist.GroupMember.NON_GROUP_MEMBER else ring.shard(torch.tensor(x), group=pair)
+    )
+    out = ring.ring_attention(own, own, own, causal=True, group=pair)
+    return ring.unshard(out, group=pair).numpy()
 
 
 def lose(group, what, who, how, timeout):
