@@ -61,7 +61,7 @@ def attention_function(scale: Any) -> Attention:
             _refuse(attention_mask, kwargs)
         if attention_mask is None:
             causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-            seen = {"causal": causal}
+            seen: dict[str, Any] = {"causal": causal}
         else:
             seen = options_of(attention_mask, query, key)
         dim = query.shape[-1]

@@ -27,11 +27,12 @@ _MASKS = {
 
 def check_config(config: Any) -> None:
     """Refuse to make masks for a model with an attention of its own, which may misread them."""
-    own = None if config is None else _own_attention_beside(type(config))
+    kind: Any = type(config)
+    own = None if config is None else _own_attention_beside(kind)
     if own is not None:
         raise ValueError(
             "attention: the model must look its attention up in transformers' interface, got one "
-            f"of a {type(config).__name__}, whose {own} computes its own"
+            f"of a {kind.__name__}, whose {own} computes its own"
         )
 
 

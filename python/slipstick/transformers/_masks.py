@@ -66,12 +66,12 @@ def visible_keys(
             rows = padding[:, kv_offset : kv_offset + kv_length]
             options |= _padded(rows)
             if options.keys() <= {"mask", "key_lengths"} and options:  # the same for all queries
-                mask = rows[:, None, None, :].expand(batch_size, 1, q_length, kv_length)
-                setattr(mask, _OPTIONS, options)
-                return mask
+                same: Tensor = rows[:, None, None, :].expand(batch_size, 1, q_length, kv_length)
+                setattr(same, _OPTIONS, options)
+                return same
     if options is not None and options.keys() <= {"causal"}:
         return None
-    mask = sdpa_mask(
+    mask: Tensor = sdpa_mask(
         batch_size=batch_size,
         q_length=q_length,
         kv_length=kv_length,
