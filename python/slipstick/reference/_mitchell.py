@@ -34,11 +34,11 @@ def multiply(
 ) -> Array:
     """Multiply two arrays of one dtype by a method, with broadcasting.
 
-    Of |a| = 2^k1 (1 + x) and |b| = 2^k2 (1 + y) the product is 2^(k1 + k2) V. For "mitchell" with
-    s = x + y + bias V is 1 + s if s < 1, 2 s if s < 2, 4 (s - 1) otherwise. Integers floor the
-    exact product, apply the sign and saturate in the next wider type. Floats halve V until it is
-    below 2: bit-sum methods truncate the bits lost, those of `REAL_PRODUCTS` round once, to nearest
-    even.
+    Of ``|a| = 2^k1 (1 + x)`` and ``|b| = 2^k2 (1 + y)`` the product is 2^(k1 + k2) V. For
+    "mitchell" with s = x + y + bias V is 1 + s if s < 1, 2 s if s < 2, 4 (s - 1) otherwise.
+    Integers floor the exact product, apply the sign and saturate in the next wider type. Floats
+    halve V until it is below 2: bit-sum methods truncate the bits lost, those of `REAL_PRODUCTS`
+    round once, to nearest even.
 
     `width` is bits of "lmul" and "lmul-formula" (None or 0: those of the dtype), truncate of "mbm",
     segments of "realm", iterations of "ilm", else width; None is the usual one. `table` belongs to
@@ -344,7 +344,7 @@ def exp2(x: ArrayLike) -> Array:
 
 
 def power(a: ArrayLike, p: Any) -> Array:
-    """Return the number of the pattern one + floor(p (|a|bits - one)), evaluated exactly.
+    """Return the number of the pattern ``one + floor(p (|a|bits - one))``, evaluated exactly.
 
     `p` is a Python number, which is taken as it is, or an array of the dtype of `a`, in which a
     subnormal number is zero. A negative base takes integer p alone, and an odd one gives its sign.

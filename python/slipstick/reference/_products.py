@@ -89,11 +89,11 @@ def derivative(
     width: int | None = None,
     **_: Any,
 ) -> Array:
-    """Return dP/da of the piecewise linear product P, right-continuous in |a|, as float64.
+    """Return dP/da of the piecewise linear product P, right-continuous in abs(a), as float64.
 
-    Mitchell's kind: the pattern (|b|bits + mantissa(a) + offset) & exponent mask, with the sign of
-    b, which covers the second carry that an offset can bring. "lmul-formula": the leading power of
-    two of b. "ilm": b less what remains when its width + 1 leading ones are removed. A zero or
+    Mitchell's kind: the pattern ``(|b|bits + mantissa(a) + offset) & exponent mask``, with the sign
+    of b, which covers the second carry that an offset can bring. "lmul-formula": the leading power
+    of two of b. "ilm": b less what remains when its width + 1 leading ones are removed. A zero or
     subnormal a has mantissa 0, such a b gives 0, a NaN or an infinity in a or b gives NaN. Methods
     that drop bits of their operands have no such derivative: ValueError.
 

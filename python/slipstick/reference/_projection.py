@@ -179,8 +179,9 @@ def min_dim(
     delta=None: floor(4 ln N / (eps^2/2 - eps^3/3)) of Dasgupta and Gupta, as in scikit-learn, for
     all pairs and squared distances. Otherwise the smallest k for which the union bound over the
     pairs ("each_pair": one pair) keeps the probability of failure at most `delta`; exact for
-    Gaussian entries, where k |Ax|^2 / |x|^2 has the chi-square law with k degrees. on="distance"
-    takes eps on the distances themselves, (1 - eps)^2 .. (1 + eps)^2 on the squared ones.
+    Gaussian entries, where ``k |Ax|^2 / |x|^2`` has the chi-square law with k degrees.
+    on="distance" takes eps on the distances themselves, (1 - eps)^2 .. (1 + eps)^2 on the squared
+    ones.
 
     Arguments broadcast; the result is int64.
 

@@ -15,9 +15,9 @@ class ErrorStatistics(NamedTuple):
     """Metrics of P against T; RE = (P - T) / T, ED = P - T.
 
     bias, mred, peak_low, peak_high, variance (of the population) and quantiles are of RE, where T
-    is not 0. med is the mean of |ED|, nmed med over the largest exact product, error_rate the share
-    of P != T and worst_case the largest |ED|, over all pairs. worst_pairs are the indices at which
-    |RE| is largest.
+    is not 0. med is the mean of abs(ED), nmed med over the largest exact product, error_rate the
+    share of P != T and worst_case the largest abs(ED), over all pairs. worst_pairs are the indices
+    at which abs(RE) is largest.
     """
 
     bias: float

@@ -118,7 +118,7 @@ class RandomProjection(
 
     @property
     def components_(self) -> Any:
-        """The random matrix (n_components_, n_features_in_), made anew whenever it is read."""
+        """The random matrix of `n_components_` rows, made anew whenever it is read."""
         if "seed_" not in vars(self):
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute 'components_' before `fit`"

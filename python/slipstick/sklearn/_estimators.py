@@ -40,7 +40,7 @@ class GaussianRandomProjection(RandomProjection):
     inverse_components_ : ndarray of shape (n_features, n_components)
         If `compute_inverse_components` is True.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Where the columns of the data have names.
 
     Examples
@@ -82,7 +82,7 @@ class RademacherRandomProjection(RandomProjection):
     inverse_components_ : ndarray of shape (n_features, n_components)
         If `compute_inverse_components` is True.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Where the columns of the data have names.
 
     Examples
@@ -125,7 +125,7 @@ class HadamardRandomProjection(RandomProjection):
     inverse_components_ : ndarray of shape (n_features, n_components)
         If `compute_inverse_components` is True.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Where the columns of the data have names.
 
     Examples
@@ -172,7 +172,7 @@ class SparseRandomProjection(RandomProjection):
     inverse_components_ : ndarray of shape (n_features, n_components)
         If `compute_inverse_components` is True.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Where the columns of the data have names.
 
     Examples
@@ -259,7 +259,7 @@ class SJLTRandomProjection(RandomProjection):
     inverse_components_ : ndarray of shape (n_features, n_components)
         If `compute_inverse_components` is True.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Where the columns of the data have names.
 
     Examples
