@@ -23,6 +23,8 @@ LIBRARY = torch.library.Library("slipstick", "DEF")
 # Looked up once: a call of an operator takes a few microseconds in all.
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
+_is_forward_mode = torch._C._is_fwd_grad_enabled
+_set_forward_mode = forward_ad._set_fwd_grad_enabled
 _any_requires_grad = torch._C._any_requires_grad
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _included = torch._C._dispatch_tls_local_include_set
@@ -41,21 +43,8 @@ def define(name: str, signature: str, *, kernel: Kernel, fake: Kernel) -> Any:
     """
     LIBRARY.define(f"{name}{signature}", tags=(torch.Tag.pt2_compliant_tag,))
     LIBRARY.impl(name, kernel, "CPU")
-    for key, kind in _REFUSED.items():
-        LIBRARY.impl(name, _refusal(name, kind), key)
     torch.library.register_fake(f"slipstick::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.slipstick, name).default
-
-
-# Keys of tensors that look dense on the CPU, and are not.
-_REFUSED = {"NestedTensorCPU": "nested", "QuantizedCPU": "quantized"}
-
-
-def _refusal(name: str, kind: str) -> Kernel:
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{name}: tensors must be dense, got a {kind} one")
-
-    return refuse
 
 
 # --- Past the dispatcher --------------------------------------------------------------------------
@@ -139,19 +128,26 @@ def autograd(
     """
     op = getattr(torch.ops.slipstick, name).default
 
-    def forward(ctx: Any, *args: Any) -> Any:
-        with _below_autograd():
+    def forward(ctx: Any, modes: tuple[bool, bool], *args: Any) -> Any:
+        # Under torch.func the call goes on to the levels further out, whose derivatives must not be
+        # turned off with those of this one.
+        with torch.set_grad_enabled(modes[0]), _set_forward_mode(modes[1]), _below_autograd():
             output = op(*args)
         setup(ctx, args, output)
         return output
 
-    def refuse(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError(
-            f"{name.removesuffix('_with_stats')}: has no derivative in forward mode, which "
-            "torch.func.jvp, jacfwd and hessian take"
-        )
+    def backwards(ctx: Any, *grads: Any) -> Any:
+        return None, *backward(ctx, *grads)
 
-    members = {"forward": forward, "backward": backward, "jvp": jvp or refuse}
+    def forwards(ctx: Any, _: None, *tangents: Any) -> Any:
+        if jvp is None:
+            raise NotImplementedError(
+                f"{name.removesuffix('_with_stats')}: has no derivative in forward mode, which "
+                "torch.func.jvp, jacfwd and hessian take"
+            )
+        return jvp(ctx, *tangents)
+
+    members = {"forward": forward, "backward": backwards, "jvp": forwards}
     statics = {key: staticmethod(member) for key, member in members.items()}
     function: Any = type(f"slipstick_{name}", (_SingleLevelFunction,), statics)
 
@@ -163,8 +159,8 @@ def autograd(
                 return op(*args)
         if torch._C._are_functorch_transforms_active():
             with enable_single_level_autograd_function():
-                return function.apply(*args)
-        return function.apply(*args)
+                return function.apply((_is_grad_enabled(), _is_forward_mode()), *args)
+        return function.apply((False, False), *args)
 
     LIBRARY.impl(name, differentiable, "Autograd")
 
