@@ -87,9 +87,10 @@ def shares(arrays, upstream, where, where_keys=None):
 def check(results, expected, where, where_keys=None, learned=False):
     """Compare what all ranks give, put together, with what one process gives.
 
-    Every number is a sum over at most all rows, of terms that went through a few roundings each; as
-    many roundings come in with a score, which an exponential multiplies by the size of the scores,
-    below 8 here. Sums cancel, so errors are measured against the largest number of an array.
+    Every number is a sum over at most all rows (of a scale's parameter, of all heads of all
+    sequences), of terms that went through a few roundings each; as many roundings come in with a
+    score, which an exponential multiplies by the size of the scores, below 8 here. Sums cancel, so
+    errors are measured against the largest number of an array.
     """
     where_keys = where_keys or where
     axes = [-2, -1, -1, -1, -2, -2, -2]
@@ -104,6 +105,8 @@ def check(results, expected, where, where_keys=None, learned=False):
             got = join(part, where, -1)
         assert got.dtype == want.dtype
         length = sum(map(len, where_keys)) + 10
+        if place >= len(axes):
+            length *= expected[1][..., 0].size if expected[1].size else 1
         bound = 8 * length * np.finfo(want.dtype).eps * max(1.0, np.abs(want).max(initial=0))
         np.testing.assert_allclose(got, want, rtol=0, atol=bound, err_msg=f"array {place}")
 
