@@ -1,8 +1,9 @@
-"""Fixtures that run a test at every instruction-set level and thread count of this machine."""
+"""Fixtures: every instruction-set level and thread count of this machine, and several processes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,16 @@ from slipstick import _cpu
 pytest.register_assert_rewrite("attention_oracle", "attention_backward_oracle")
 
 LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Four processes that wait for what `slipstick.distributed` is to do in them."""
+    from distributed_ranks import Ranks
+
+    ranks = Ranks(4, tmp_path_factory.mktemp("ranks") / "store")
+    yield ranks
+    ranks.close()
 
 
 @pytest.fixture(params=LEVELS)

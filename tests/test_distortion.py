@@ -123,3 +123,8 @@ REFUSED = [
 def test_refused(error, text, arguments, keywords):
     with pytest.raises(error, match="^distortion: .*" + text):
         distortion(*arguments, **keywords)
+
+
+def test_more_pairs_than_memory():
+    with pytest.raises(MemoryError, match="Unable to allocate"):
+        distortion(X, X, n_pairs=2**50)

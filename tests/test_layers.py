@@ -55,7 +55,7 @@ def test_level_sources_use_no_containers_or_algorithms(path):
 @pytest.mark.parametrize("path", PYTHON, ids=lambda p: p.stem)
 def test_only_the_public_api_imports_the_module(path):
     """Bridges and programs stand on the public functions."""
-    above = {"demo", "cli", "bench", "reference", "scales", "torch"}
+    above = {"demo", "cli", "bench", "reference", "scales", "torch", "distributed"}
     if path.stem in above or path.parent.name in above:
         allowed = {"cli"}  # `slipstick info` shows what the module knows of itself
         uses = re.search(r"\b_(cpu|cuda)\b", path.read_text()) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 import re
 from pathlib import Path
@@ -18,6 +19,14 @@ DOCUMENTS = sorted(
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("cpp/*/README.md")]
     if ">>>" in path.read_text()
 )
+# What a bridge stands on. CI installs all; who has less tests less.
+GUESTS = {
+    "dask": "dask",
+    "distributed": "torch",
+    "sklearn": "sklearn",
+    "torch": "torch",
+    "transformers": "transformers",
+}
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(slipstick.__path__, "slipstick.")
@@ -27,13 +36,22 @@ MODULES = [
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_examples_of_documents(path):
-    failed, tried = doctest.testfile(str(path), module_relative=False)
+    text = path.read_text()
+    for block in re.findall(r"^```python\n.*?^```$", text, re.M | re.S):
+        for bridge in re.findall(r"slipstick\.(\w+)", block):
+            if bridge in GUESTS and not importlib.util.find_spec(GUESTS[bridge]):
+                text = text.replace(block, "")
+    examples = doctest.DocTestParser().get_doctest(text, {}, path.name, str(path), 0)
+    failed, tried = doctest.DocTestRunner().run(examples)
     assert tried > 0
     assert failed == 0
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_docstrings(name):
+    bridge = name.split(".")[1]
+    if bridge in GUESTS:
+        pytest.importorskip(GUESTS[bridge])
     result = doctest.testmod(importlib.import_module(name))
     assert result.failed == 0
 

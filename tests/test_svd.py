@@ -381,6 +381,25 @@ def test_sizes_near_the_ends_of_the_range(dtype, exponent, sign):
     check_factors(u, s, vt, np.dtype(dtype), 3)
 
 
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("exponents", [(-950, -950), (600, 600), (-950, 0), (0, -950), (-950, 600)])
+def test_streaming_near_the_ends_of_the_range(exponents, center):
+    """Of A^T A Omega alone would nothing be left; powers of two change no digit elsewhere."""
+    x = matrix((40, 30), SPECTRA["exponential"])
+    largest = max(exponents)
+    parts = [np.zeros((3, 30))]
+    parts += [np.ldexp(part, e) for part, e in zip(np.split(x, 2), exponents, strict=True)]
+    near = np.ldexp(np.concatenate(parts), -largest)
+    expected = StreamingSVD(3, center=center).partial_fit(near).result()
+    stream = StreamingSVD(3, center=center)
+    for part in parts:
+        stream.partial_fit(part)
+    u, s, vt = stream.result()
+    # Only how sums are split differs.
+    np.testing.assert_allclose(np.ldexp(s, -largest), expected[1], rtol=1e-9)
+    check_factors(u, s, vt, np.dtype(np.float64), 3)
+
+
 def test_streaming_refuses():
     with pytest.raises(TypeError, match="StreamingSVD: `n_components` must be an int, got str"):
         StreamingSVD("a")

@@ -1,15 +1,14 @@
-"""Products, convolutions, layers and projections of `slipstick.torch`."""
+"""Products, convolutions and layers of `slipstick.torch`: values, gradients and refusals."""
 
 from __future__ import annotations
 
 import copy
 import pickle
 
-import numpy as np
 import pytest
 
-from slipstick import mitchell, projection
-from slipstick.mitchell import DRUM, Mitchell, Table
+from slipstick import mitchell
+from slipstick.mitchell import DRUM, Mitchell
 
 pytest.importorskip("torch")
 import torch
@@ -23,28 +22,10 @@ from slipstick.torch import (
     mitchell_matmul,
     project,
 )
+from torch_inputs import F64, TABLE, Network, draw, powers
 
-F64 = torch.float64
 GRADIENTS = ["mimic", "exact", "straight-through"]
-OPERAND = np.arange(256, dtype=np.uint16)
-# Multiplies 7-bit mantissas, which bfloat16 has, exactly but for rounding down.
-BYTES = np.add.outer(np.arange(16), np.arange(16)).astype(np.uint8)
-TABLE = Table(((BYTES % 16) | np.where(BYTES > 15, 128, 0)).astype(np.uint8))
 METHODS = ["mitchell", "realm", "lmul", "drum", DRUM(3), Mitchell(0.05), TABLE]
-
-
-def draw(*shape, dtype=F64, seed=0, grad=False):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=generator, dtype=F64).to(dtype)
-    return x.requires_grad_(grad)
-
-
-def powers(*shape, seed=0, grad=False):
-    """Powers of two, whose products are exact, with signs."""
-    generator = torch.Generator().manual_seed(seed)
-    exponents = torch.randint(-2, 3, shape, generator=generator).double()
-    signs = torch.randint(0, 2, shape, generator=generator) * 2 - 1
-    return (2.0**exponents * signs).requires_grad_(grad)
 
 
 # --- Matrix products ------------------------------------------------------------------------------
@@ -166,164 +147,6 @@ def test_conv2d_gradients_are_those_of_the_product_with_patches(gradient, monkey
         grads = torch.autograd.grad(out, (x, weight), upstream, retain_graph=True)
         for one, other in zip(grads, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
-
-
-# --- Projections ----------------------------------------------------------------------------------
-
-LAWS = [
-    {},
-    {"kind": "gaussian", "seed": 2**64 - 1, "first_feature": 2**64 - 50},
-    {"kind": "sparse"},
-    {"kind": "sparse", "density": 0.2, "first_feature": 3},
-    {"kind": "srht", "seed": 2**63},
-    {"kind": "sjlt", "density": 2 / 16},
-    {"kind": "countsketch"},
-]
-
-
-@pytest.mark.parametrize("law", LAWS, ids=str)
-def test_project(law):
-    x = draw(3, 2, 50, seed=1, grad=True)
-    out = project(x, 16, **law)
-    with torch.no_grad():
-        assert torch.equal(out, projection.project(x, 16, **law))
-    upstream = draw(3, 2, 16, seed=2)
-    (grad,) = torch.autograd.grad(out, x, upstream)
-    assert torch.equal(grad, projection.back_project(upstream, 50, **law))
-    assert torch.autograd.gradcheck(lambda x: project(x, 16, **law), x, fast_mode=True)
-    assert torch.autograd.gradgradcheck(lambda x: project(x, 16, **law), x, fast_mode=True)
-    assert torch.equal(torch.func.vmap(lambda row: project(row, 16, **law), 1, 1)(x), out)
-
-
-def test_project_other_dtypes():
-    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int16, torch.bool):
-        x = (draw(4, 30) * 3).to(dtype)
-        assert torch.equal(project(x, 8), projection.project(x, 8))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert project(draw(4, 30, dtype=torch.float32), 8).dtype == torch.bfloat16
-
-
-# --- Ways to run an operator ----------------------------------------------------------------------
-
-OPS = torch.ops.slipstick
-CASES = {
-    "matmul": (OPS.mitchell_matmul, (draw(2, 3, 4, grad=True), draw(4, 2, grad=True), "realm")),
-    "matmul of a table": (OPS.mitchell_matmul, (draw(3, 4, grad=True), draw(4), "drum", "mimic")),
-    "matmul backward": (
-        OPS.mitchell_matmul_backward,
-        (draw(3, 2), draw(3, 4), draw(4, 2), "mitchell", "exact", True),
-    ),
-    "conv2d": (
-        OPS.mitchell_conv2d,
-        (draw(2, 4, 5, 6, grad=True), draw(6, 2, 3, 2, grad=True), [2, 1], [1, 0], [1, 1], 2),
-    ),
-    "conv2d backward": (
-        OPS.mitchell_conv2d_backward,
-        (draw(2, 3, 4, 4), draw(2, 4, 5, 5), draw(3, 4, 2, 2), [1, 1], [0, 0], [1, 1], 1, "drum"),
-    ),
-    "project": (OPS.project, (draw(3, 20, grad=True), 5)),
-    "back_project": (OPS.back_project, (draw(3, 5, grad=True), 20, "gaussian", 3)),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_opcheck(name):
-    op, arguments = CASES[name]
-    torch.library.opcheck(op.default, arguments)
-
-
-class Network(torch.nn.Module):
-    """A small network of everything."""
-
-    def __init__(self, method="mitchell", gradient="straight-through"):
-        super().__init__()
-        choices = {"method": method, "gradient": gradient}
-        self.conv = MitchellConv2d(1, 4, 3, stride=2, padding=1, padding_mode="circular", **choices)
-        self.linear = MitchellLinear(16, 3, **choices)
-
-    def forward(self, x):
-        x = torch.relu(self.conv(x)).flatten(1)
-        return self.linear(project(x, 16, kind="sjlt"))
-
-
-@pytest.mark.parametrize("method", ["mitchell", DRUM(4), TABLE], ids=str)
-def test_compiled(method):
-    torch._dynamo.reset()
-    model = Network(method)
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
-    for size in (2, 5):
-        x = draw(size, 1, 8, 8, dtype=torch.float32)
-        out = compiled(x)
-        assert torch.equal(out, model(x))
-        got = torch.autograd.grad(out.square().sum(), list(model.parameters()))
-        want = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
-        for one, other in zip(got, want, strict=True):
-            assert torch.equal(one, other)
-
-
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-def test_export():
-    model = Network(DRUM(4)).eval()
-    x = draw(2, 1, 8, 8, dtype=torch.float32)
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
-    x = draw(5, 1, 8, 8, dtype=torch.float32, seed=1)
-    assert torch.equal(program.module()(x), model(x))
-    assert "DRUM(width=4)" in str(program.graph)
-
-
-VMAPPED = [
-    ((3, 4, 5), (3, 5, 2), (0, 0)),
-    ((3, 5), (3, 5), (0, 0)),
-    ((3, 5), (3, 2, 5, 4), (0, 0)),
-    ((4, 3, 5), (5, 2), (1, None)),
-    ((2, 4, 5), (5, 3), (None, 1)),
-]
-
-
-@pytest.mark.parametrize(("a", "b", "dims"), VMAPPED, ids=str)
-def test_vmap(a, b, dims):
-    a, b = draw(*a, seed=1), draw(*b, seed=2)
-
-    def gradient(a, b):
-        return torch.func.grad(lambda *x: mitchell_matmul(*x).square().sum(), (0, 1))(a, b)
-
-    for function in (mitchell_matmul, gradient):
-        got = torch.func.vmap(function, in_dims=dims)(a, b)
-        for i in range(3):
-            own = [x if d is None else x.select(d, i) for x, d in zip((a, b), dims, strict=True)]
-            want = function(*own)
-            if isinstance(want, torch.Tensor):
-                assert torch.equal(got[i], want)
-            else:
-                assert all(torch.equal(x[i], y) for x, y in zip(got, want, strict=True))
-
-
-def test_gradients_of_each_image():
-    images, labels = draw(4, 1, 8, 8, dtype=torch.float32), torch.tensor([0, 2, 1, 1])
-    model = Network()
-    parameters = {name: x.detach() for name, x in model.named_parameters()}
-
-    def loss(parameters, image, label):
-        out = torch.func.functional_call(model, parameters, (image[None],))
-        return functional.cross_entropy(out, label[None])
-
-    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(parameters, images, labels)
-    for i in range(4):
-        model.zero_grad()
-        loss(dict(model.named_parameters()), images[i], labels[i]).backward()
-        for name, parameter in model.named_parameters():
-            torch.testing.assert_close(each[name][i], parameter.grad)
-
-
-def test_autocast():
-    a, b = draw(3, 4, dtype=torch.float32), draw(4, 5, dtype=torch.float32)
-    layer = MitchellConv2d(1, 2, 3)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = mitchell_matmul(a, b)
-        assert layer(draw(1, 1, 4, 4, dtype=torch.float32)).dtype == torch.bfloat16
-        assert mitchell_matmul(a.double(), b.double()).dtype == F64
-    assert torch.equal(out, mitchell.matmul(a.bfloat16(), b.bfloat16()))
 
 
 # --- Layers ---------------------------------------------------------------------------------------

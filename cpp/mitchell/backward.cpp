@@ -10,6 +10,7 @@
 #include "mitchell/backward_kernels.hpp"
 #include "mitchell/mitchell.hpp"
 #include "mitchell/operands.hpp"
+#include "mitchell/plan.hpp"
 #include "mitchell/product.hpp"
 #include "mitchell/ranges.hpp"
 

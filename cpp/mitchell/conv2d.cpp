@@ -10,6 +10,7 @@
 #include "mitchell/conv2d_kernels.hpp"
 #include "mitchell/mitchell.hpp"
 #include "mitchell/operands.hpp"
+#include "mitchell/plan.hpp"
 #include "mitchell/ranges.hpp"
 
 namespace slipstick::cpu::mitchell {

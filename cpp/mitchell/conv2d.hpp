@@ -5,7 +5,7 @@
 
 #include "core/result.hpp"
 #include "core/tensor.hpp"
-#include "mitchell/plan.hpp"
+#include "mitchell/method.hpp"
 
 namespace slipstick::cpu::mitchell {
 

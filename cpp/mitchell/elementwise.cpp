@@ -1,8 +1,9 @@
+#include "mitchell/mitchell.hpp"
+
 #include "core/broadcast.hpp"
 #include "core/checks.hpp"
 #include "core/error.hpp"
 #include "mitchell/kernels.hpp"
-#include "mitchell/mitchell.hpp"
 #include "mitchell/operands.hpp"
 
 namespace slipstick::cpu::mitchell {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.hpp"
+#include "mitchell/methods.hpp"
 #include "mitchell/operands.hpp"
 
 namespace slipstick::cpu::mitchell {

@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "core/dtype.hpp"
-#include "mitchell/methods.hpp"
+#include "mitchell/kind.hpp"
+#include "mitchell/parameters.hpp"
 
 namespace slipstick::cpu::mitchell {
 
@@ -28,6 +29,10 @@ struct Method {
     double bias = 0;    // d of Mitchell's method
     std::shared_ptr<const Table> table;
 };
+
+// The kernels that give the same bits where they may run; a test asks for each in turn. kExact
+// gives ordinary products instead, whatever the method: what `matmul` is timed beside.
+enum class Path { kAuto, kSums, kFlushed, kGeneral, kExact };
 
 // The method of a name that a struct of methods.hpp carries, or false.
 bool find_kind(std::string_view name, Kind& kind);

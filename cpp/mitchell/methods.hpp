@@ -1,5 +1,6 @@
 // Every method: one small struct, and the list of them at the end. Adding a method means adding a
-// struct here, its enumerator and its place in the list; kernels, checks and names follow.
+// struct here, its place in the list and its enumerator in kind.hpp; kernels, checks and names
+// follow.
 //
 // All work on logarithms: k + x for 2^k (1 + x), held as k 2^m + x 2^m, which for a float is its
 // magnitude's bits. Functions take one number or a compiler vector (U) of unsigned lanes.
@@ -9,27 +10,12 @@
 #include <type_traits>
 
 #include "core/host_device.hpp"
+#include "mitchell/kind.hpp"
 #include "mitchell/parameters.hpp"
 #include "mitchell/product.hpp"
 #include "mitchell/significand.hpp"
 
 namespace slipstick::mitchell {
-
-enum class Kind : uint8_t {
-    kMitchell,
-    kRaw,
-    kKossonJaggi,
-    kLMul,
-    kLMulFormula,
-    kMbm,
-    kRealm,
-    kIlm,
-    kMitchW,
-    kDrum,
-    kAlmSoa,
-    kOperandDecomposition,
-    kTable,
-};
 
 // How a product comes about: what a matrix product chooses its kernel by.
 enum class Rule : uint8_t {

@@ -5,17 +5,17 @@
 
 #include "core/result.hpp"
 #include "core/tensor.hpp"
-#include "mitchell/plan.hpp"
+#include "mitchell/method.hpp"
 
 namespace slipstick::cpu::mitchell {
 
 ResultSpec result_of_multiply(const ConstTensor& a, const ConstTensor& b, const Method& method);
 void multiply(const ConstTensor& a, const ConstTensor& b, const Method& method, const Tensor& out);
 
-// Quotients take Mitchell's own method.
 // multiply(a, a), under its own name in errors.
 ResultSpec result_of_square(const ConstTensor& a, const Method& method);
 
+// Quotients take Mitchell's own method.
 ResultSpec result_of_divide(const ConstTensor& a, const ConstTensor& b);
 void divide(const ConstTensor& a, const ConstTensor& b, const Method& method, const Tensor& out);
 

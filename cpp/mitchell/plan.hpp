@@ -9,10 +9,6 @@
 
 namespace slipstick::cpu::mitchell {
 
-// The kernels that give the same bits where they may run; a test asks for each in turn. kExact
-// gives ordinary products instead, whatever the method: what `matmul` is timed beside.
-enum class Path { kAuto, kSums, kFlushed, kGeneral, kExact };
-
 struct Plan {
     const MatmulPath* path;
     Packing left;

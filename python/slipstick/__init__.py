@@ -11,6 +11,7 @@ from slipstick._attention import AttentionStats, attention, softmax
 from slipstick._attention_backward import AttentionGrads, attention_backward
 from slipstick._attention_merge import merge_attention
 from slipstick._attention_varlen import attention_varlen
+from slipstick._cmake import cmake_dir
 from slipstick._runtime import get_isa, get_num_threads, set_isa, set_num_threads
 from slipstick._version import __version__
 
@@ -21,6 +22,7 @@ __all__ = [
     "attention",
     "attention_backward",
     "attention_varlen",
+    "cmake_dir",
     "get_isa",
     "get_num_threads",
     "lsh",

@@ -1,4 +1,4 @@
-"""The program `slipstick`: info, errors, demo and bench."""
+"""The program `slipstick`: info, errors, demo, bench and cmakedir."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from slipstick import _cpu, get_isa, get_num_threads, mitchell
+from slipstick import _cpu, cmake_dir, get_isa, get_num_threads, mitchell
 from slipstick._version import __version__
 
 
@@ -50,10 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="one family only (default: all)",
     )
     bench.add_argument("--json", type=Path, help="write the figures to this file too")
+    cmakedir = commands.add_parser("cmakedir", help="where CMake finds the package for C++ users")
     options = parser.parse_args(arguments)
 
     if options.command == "info":
         print(info())
+        return 0
+    if options.command == "cmakedir":
+        try:
+            print(cmake_dir())
+        except FileNotFoundError as error:
+            cmakedir.error(str(error))
         return 0
     if options.command == "errors":
         try:

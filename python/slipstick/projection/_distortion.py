@@ -97,6 +97,8 @@ def distortion(x: Any, y: Any, *, n_pairs: int = 10_000, seed: int = 0) -> Disto
     ------
     TypeError, ValueError
         For arguments that do not fit, infinities and NaNs, and when no pair has a distance.
+    MemoryError
+        For more pairs than ratios fit into memory.
 
     Notes
     -----
@@ -125,7 +127,8 @@ def distortion(x: Any, y: Any, *, n_pairs: int = 10_000, seed: int = 0) -> Disto
     n_pairs = integer("distortion", "n_pairs", n_pairs, 1, 63)
     seed = integer("distortion", "seed", seed, 0, 64)
     step = max(1, _CHUNK_BYTES // (8 * (before.shape[1] + after.shape[1])))
-    ratios = []
+    ratios = np.empty(n_pairs)
+    used = 0
     for first in range(0, n_pairs, step):
         one, two = pairs(seed, first, min(step, n_pairs - first), n)
         old, new = _squares(before, one, two), _squares(after, one, two)
@@ -134,11 +137,13 @@ def distortion(x: Any, y: Any, *, n_pairs: int = 10_000, seed: int = 0) -> Disto
                 "distortion: `x` and `y` must be finite and their squared distances too, "
                 "got infinities or NaNs"
             )
-        ratios.append(new[old > 0] / old[old > 0])
-    together = np.concatenate(ratios)
-    if not len(together):
+        apart = old > 0
+        count = int(np.count_nonzero(apart))
+        ratios[used : used + count] = new[apart] / old[apart]
+        used += count
+    if not used:
         raise ValueError("distortion: `x` must have rows that differ, got none among the pairs")
-    return DistortionReport(together)
+    return DistortionReport(ratios[:used])
 
 
 def pairs(seed: int, first: int, count: int, n: int) -> tuple[Array, Array]:

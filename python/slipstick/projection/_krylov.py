@@ -56,7 +56,7 @@ def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
     fails. Columns that depend on others, or on the bases, become directions of rounding errors.
     """
     if isinstance(block, np.ndarray):
-        block = _near_one(block)
+        block = near_one(block)[0]
     for first in (True, False):
         for basis in bases:
             block = block - times(basis, inner(basis, block))
@@ -75,13 +75,13 @@ def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
     return block
 
 
-def _near_one(block: Array) -> Array:
-    """Return the block, times a power of two where its squares might leave the range."""
+def near_one(block: Array) -> tuple[Array, int]:
+    """Return the block times 2**-exponent, and that: 0 unless squares might leave the range."""
     largest = max(float(block.max()), -float(block.min()))
     if not math.isfinite(largest):
         raise NotFiniteError
     exponent = math.frexp(largest)[1]
-    return block if abs(exponent) <= 60 else np.ldexp(block, -exponent)
+    return (block, 0) if abs(exponent) <= 60 else (np.ldexp(block, -exponent), exponent)
 
 
 def _inverse_root(gram: Array) -> Array | None:

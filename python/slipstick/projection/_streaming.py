@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipstick.projection._arguments import integer
-from slipstick.projection._krylov import NotFiniteError, orthonormal, signs_of
+from slipstick.projection._krylov import NotFiniteError, near_one, orthonormal, signs_of
 from slipstick.projection._matrices import of_array
 from slipstick.projection._products import inner
 from slipstick.projection._svd import Plan, as_matrix, check_matrix, normal_entries, plan_of
@@ -18,6 +18,7 @@ Array = NDArray[Any]
 # Directions of the sketch below this part of the largest drown in what float64 sums lose.
 _RANK = 1.5e-8  # the square root of its precision
 _ENDLESS = 1 << 62
+_NO_EXPONENT = -10_000  # of zeros: below that of every float64
 
 
 class StreamingSVD:
@@ -76,7 +77,8 @@ class StreamingSVD:
         self.n_samples_seen_ = 0
         self.n_features_in_ = 0
         self._omega: Array = np.empty((0, 0))
-        self._image: Array = self._omega
+        self._image: Array = self._omega  # A^T Y, times 2**-exponent
+        self._exponent = _NO_EXPONENT
         self._total: Array = self._omega
         # The means of the first chunk, from which all rows are measured: sums of squares of what is
         # far from 0 would leave no digits for its spread.
@@ -134,12 +136,24 @@ class StreamingSVD:
         shift = chunk.means
         with np.errstate(over="ignore", invalid="ignore"):
             sketch = chunk.times(omega)
-            image = chunk.transposed_times(sketch)
             total = chunk.transposed_times(np.ones((rows, 1)))[:, 0]
-        if not (np.isfinite(sketch).all() and np.isfinite(image).all()):
+            try:
+                near, exponent = near_one(sketch)
+                image = chunk.transposed_times(near)
+                finite = np.isfinite(image).all()
+            except NotFiniteError:
+                finite = np.False_
+        if not finite:
             raise ValueError(
                 f"{function}: `x` must be finite and its products too, got infinities or NaNs"
             )
+        if not near.any():
+            exponent = _NO_EXPONENT
+        if exponent < self._exponent:
+            image = np.ldexp(image, exponent - self._exponent)
+        elif exponent > self._exponent:
+            self._image = np.ldexp(self._image, self._exponent - exponent)
+            self._exponent = exponent
         if started:
             self._image = self._image + image
             self._total = self._total + total
@@ -164,11 +178,11 @@ class StreamingSVD:
             raise ValueError("StreamingSVD.result: `partial_fit` must come first, got no rows")
         plan = self._plan(n, self.n_features_in_)
         # The sketch's first columns are those of a narrower one.
-        sketch = np.concatenate(self._sketches)[:, : plan.width]
+        sketch = np.ldexp(np.concatenate(self._sketches)[:, : plan.width], -self._exponent)
         image = self._image[:, : plan.width]
         if plan.center:
             means = self._total / n
-            shift = means @ self._omega[:, : plan.width]
+            shift = np.ldexp(means @ self._omega[:, : plan.width], -self._exponent)
             sketch = sketch - shift
             image = image - n * np.outer(means, shift)
         try:

@@ -34,9 +34,15 @@ _MULTIPLIERS = (
     nn.MultiheadAttention,
 )
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-# What marks a layer that `approximate` swapped, and an encoder layer whose fast path it closed.
+# What marks a layer that `approximate` swapped.
 _SWAPPED = "_slipstick_swapped"
-_CLOSED = "_slipstick_activation"
+# What closes the ways that torch's encoders have around the layers below them: a fused inference,
+# which reads their weights, and nested tensors for padded batches, which such an inference takes.
+_CLOSING: dict[type[nn.Module], tuple[str, object]] = {
+    nn.TransformerEncoderLayer: ("activation_relu_or_gelu", 0),
+    nn.TransformerEncoder: ("use_nested_tensor", False),
+}
+_CLOSED = "_slipstick_closed"
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class ApproximationReport:
     swapped : tuple of str
         The names of the layers that multiply approximately now; of a shared one, the first.
     skipped : dict of str to str
-        The layers that multiply exactly as before, each with the reason.
+        The layers that multiply as before, each with the reason.
     method : str
         The multiplier in force, with its parameters.
     gradient : str
@@ -108,9 +114,9 @@ def approximate(
     Notes
     -----
     A call on a model that is approximate already sets another method. Subclasses of torch's layers,
-    layers whose `forward` was replaced, and modules that read a layer's weights without calling it
-    (`nn.MultiheadAttention`) stay exact; so do products outside layers. The path of that sort that
-    `nn.TransformerEncoderLayer` has for inference is closed until `restore`.
+    layers whose `forward` was replaced, quantized layers, and modules that read a layer's weights
+    without calling it (`nn.MultiheadAttention`) stay exact; so do products outside layers. The path
+    of that sort that `nn.TransformerEncoder` has for inference is closed until `restore`.
 
     Examples
     --------
@@ -134,7 +140,7 @@ def approximate(
     swapped: dict[str, nn.Module] = {}
     skipped: dict[str, str] = {}
     for name, module in modules.items():
-        if not isinstance(module, _MULTIPLIERS):
+        if not isinstance(module, _MULTIPLIERS) and not _is_quantized(module):
             continue
         if name in unwanted:
             skipped[name] = "excluded"
@@ -154,10 +160,7 @@ def approximate(
             setattr(module, _SWAPPED, True)
         set_choices(module, method, gradient)
     for module in modules.values():
-        if isinstance(module, nn.TransformerEncoderLayer) and any(
-            type(layer) in _BACK for layer in (module.linear1, module.linear2)
-        ):
-            _close_fast_path(module)
+        _close_shortcut(module)
     return ApproximationReport(tuple(swapped), skipped, chosen.identity, gradient)
 
 
@@ -178,6 +181,9 @@ def restore(model: nn.Module) -> tuple[str, ...]:
     ------
     TypeError
         For what is no module.
+    ValueError
+        Where a layer has another class by now, as parametrizations give it. No layer is changed
+        then.
 
     Examples
     --------
@@ -190,15 +196,20 @@ def restore(model: nn.Module) -> tuple[str, ...]:
     (('',), 'Linear')
     """
     _check_model("restore", model)
+    for name, module in model.named_modules():
+        if _SWAPPED in module.__dict__ and type(module) not in _BACK:
+            raise ValueError(
+                "restore: `model` must have its layers as approximate left them (take off what was "
+                f"put on since), got a {type(module).__name__} at {name!r}"
+            )
     restored = []
     for name, module in model.named_modules():
-        if _SWAPPED in module.__dict__ and type(module) in _BACK:
+        if _SWAPPED in module.__dict__:
             module.__class__ = _BACK[type(module)]
             for attribute in (_SWAPPED, "method", "gradient"):
                 delattr(module, attribute)
             restored.append(name)
-        if _CLOSED in module.__dict__:
-            module.activation_relu_or_gelu = module.__dict__.pop(_CLOSED)
+        _reopen_shortcut(module)
     return tuple(restored)
 
 
@@ -255,7 +266,7 @@ def _why_not(module: nn.Module) -> str | None:
     if isinstance(module, nn.MultiheadAttention):
         return "MultiheadAttention reads its weights without calling layers"
     if kind not in _SWAPS and kind not in _BACK:
-        base = next((known for known in _SWAPS if isinstance(module, known)), None)
+        base = next((known for known in (*_BACK, *_SWAPS) if isinstance(module, known)), None)
         if base is not None:
             return f"{kind.__name__} is a subclass of {base.__name__} with ways of its own"
         return f"{kind.__name__} has no approximate form"
@@ -267,6 +278,11 @@ def _why_not(module: nn.Module) -> str | None:
     if weight.device.type not in ("cpu", "meta"):
         return f"its weight is on device {weight.device}, where there is no kernel"
     return None
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    """Tell a quantized layer of torch's: `weight` is a method that unpacks its integers."""
+    return callable(getattr(type(module), "weight", None))
 
 
 def _check_method(name: str, module: nn.Module, method: Method, gradient: str) -> None:
@@ -285,8 +301,19 @@ def _check_method(name: str, module: nn.Module, method: Method, gradient: str) -
     check_derivative(_NAME, method, gradient, dtype)
 
 
-def _close_fast_path(layer: nn.TransformerEncoderLayer) -> None:
-    """Keep an encoder layer from its fused inference, which reads the weights of its layers."""
-    if _CLOSED not in layer.__dict__:
-        layer.__dict__[_CLOSED] = layer.activation_relu_or_gelu
-        layer.activation_relu_or_gelu = 0
+def _close_shortcut(module: nn.Module) -> None:
+    """Keep an encoder, or a layer of one, from going around approximate layers below it."""
+    for kind, (attribute, closed) in _CLOSING.items():
+        if (
+            isinstance(module, kind)
+            and _CLOSED not in module.__dict__
+            and any(type(layer) in _BACK for layer in module.modules())
+        ):
+            module.__dict__[_CLOSED] = getattr(module, attribute)
+            setattr(module, attribute, closed)
+
+
+def _reopen_shortcut(module: nn.Module) -> None:
+    for kind, (attribute, _) in _CLOSING.items():
+        if isinstance(module, kind) and _CLOSED in module.__dict__:
+            setattr(module, attribute, module.__dict__.pop(_CLOSED))

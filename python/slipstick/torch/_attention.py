@@ -10,14 +10,13 @@ from torch import Tensor
 from slipstick import AttentionStats
 from slipstick._attention import _flag, _softcap, _window
 from slipstick.scales import LogN, Scale
-from slipstick.torch import _attention_ops, _checks
+from slipstick.torch import _attention_ops, _checks, _library
 from slipstick.torch._scales import DEFAULT, LearnableScale, lowered
 
 __all__ = ["attention"]
 
 _LOGN = LogN()
 _OPEN = (int, float, torch.SymInt, torch.SymFloat)
-_INPUTS = ("query", "key", "value")
 
 
 def attention(
@@ -101,56 +100,78 @@ def attention(
     >>> query.grad.shape
     torch.Size([2, 8, 128, 64])
     """
-    _checks.tensors("attention", _INPUTS, query, key, value)
+    if type(causal) is not bool:
+        causal = _flag("attention", "causal", causal)
+    if type(return_stats) is not bool:
+        return_stats = _flag("attention", "return_stats", return_stats)
     # Only what is given: every argument more costs in each layer of the dispatcher.
-    options: tuple[Any, ...] = (True,) if _flag("attention", "causal", causal) else ()
-    tensor = None
-    if scale is not _LOGN:
-        factor, law, numbers, tensor = lowered(scale)
-        rest = () if law == DEFAULT[0] and numbers == DEFAULT[1] else (law, numbers)
-        options = (bool(causal), factor, *rest)
+    options: tuple[Any, ...] = (True,) if causal else ()
     if (
-        tensor is not None
-        or mask is not None
+        mask is not None
         or window is not None
         or key_lengths is not None
         or softcap is not None
         or n_keys is not None
     ):
-        if scale is _LOGN:
-            factor, law, numbers = None, *DEFAULT
-        left, right = _window("attention", window)
-        lengths = _integers("key_lengths", key_lengths, query)
-        counts = _integers("n_keys", n_keys, query)
-        for name, extra in (
-            ("scale", tensor),
-            ("mask", mask),
-            ("key_lengths", lengths),
-            ("n_keys", counts),
-        ):
-            if extra is not None:
-                _checks.tensors("attention", ("query", name), query, extra)
-        if mask is not None and mask.requires_grad and torch.is_grad_enabled():
-            raise ValueError(
-                "attention: `mask` must not require a gradient, of which it has none, got one that "
-                "does"
-            )
-        if torch.compiler.is_compiling() and isinstance(softcap, _OPEN):
-            cap = softcap * 1.0  # may be left open; the kernel checks the number
+        options = _options(query, scale, causal, window, key_lengths, mask, softcap, n_keys)
+    elif scale is not _LOGN:
+        factor, law, numbers, tensor = lowered(scale)
+        if tensor is not None:
+            options = (causal, factor, law, numbers, tensor)
+        elif law == DEFAULT[0] and numbers == DEFAULT[1]:
+            options = (causal, factor)
         else:
-            cap = _softcap("attention", softcap)
-        options = (bool(causal), factor, law, numbers, tensor, mask, left, right)
-        options = (*options, lengths, cap, counts)
-    if _flag("attention", "return_stats", return_stats):
-        out, *stats = _attention_ops.attention_with_stats(query, key, value, *options)
-        return out, AttentionStats(*stats)
-    return _attention_ops.attention(query, key, value, *options)
+            options = (causal, factor, law, numbers)
+    try:
+        if return_stats:
+            out, *stats = _with_stats(query, key, value, *options)
+            return out, AttentionStats(*stats)
+        result = _library.at_once(_attention_ops.kernel, query, key, value, *options)
+        return _attention_ops.attention(query, key, value, *options) if result is None else result
+    except Exception as error:
+        failure = error
+    # What the dispatcher says of tensors that it has no kernel for fills a page and names none.
+    _attention_ops.check(query, key, value, options)
+    raise failure
+
+
+def _with_stats(*args: Any) -> Any:
+    result = _library.at_once(_attention_ops.kernel_with_stats, *args)
+    return _attention_ops.attention_with_stats(*args) if result is None else result
+
+
+def _options(
+    query: Any,
+    scale: Any,
+    causal: bool,
+    window: Any,
+    key_lengths: Any,
+    mask: Any,
+    softcap: Any,
+    n_keys: Any,
+) -> tuple[Any, ...]:
+    """Return all options as the operator takes them."""
+    factor, law, numbers, tensor = lowered(scale)
+    left, right = _window("attention", window)
+    if isinstance(mask, Tensor) and mask.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "attention: `mask` must not require a gradient, of which it has none, got one that does"
+        )
+    cap: Any = softcap
+    if torch.compiler.is_compiling() and isinstance(softcap, _OPEN):
+        cap = cap * 1.0  # may be left open; the kernel checks the number
+    else:
+        cap = _softcap("attention", softcap)
+    lengths = _integers("key_lengths", key_lengths, query)
+    counts = _integers("n_keys", n_keys, query)
+    return (causal, factor, law, numbers, tensor, mask, left, right, lengths, cap, counts)
 
 
 def _integers(name: str, value: Any, query: Tensor) -> Any:
     """Return a tensor of integers for an int or a sequence of ints; tensors pass."""
     if value is None or isinstance(value, Tensor):
         return value
+    _checks.tensors("attention", ("query",), query)
     if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         number: Any = value
         # Not torch.tensor, which would make a constant of a size that torch.compile leaves open.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import slipstick
-from slipstick.torch import _library
-from slipstick.torch._scales import GIVEN, scale_from
+from slipstick import _cpu
+from slipstick._arrays import framework_of
+from slipstick._attention import _lower, _lowered, _window
+from slipstick.torch import _checks, _library
+from slipstick.torch._scales import GIVEN, NUMBERS, scale_from, scale_of
 
 # Arguments by how often they are given: see `_library.define`.
 _OPTIONS = (
@@ -22,15 +28,19 @@ _INPUTS = "Tensor query, Tensor key, Tensor value"
 _FORWARD, _BACKWARD = 3, 9
 # Places among the options.
 _LAW, _SCALE, _MASK = 2, 4, 5
+_TENSORS = {_SCALE: "scale", _MASK: "mask", 8: "key_lengths", 10: "n_keys"}
 
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
+
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+_empty = framework_of("attention", torch.empty(0)).empty
 
 
 def _given(
     causal: bool = False,
     factor: float | None = None,
     law: str = "LogN",
-    numbers: list[float] | None = None,
+    numbers: Sequence[float] = NUMBERS,
     scale: Tensor | None = None,
     mask: Tensor | None = None,
     left: int = -1,
@@ -55,13 +65,66 @@ def _given(
 # refuse: the autograd rules run them without gradients, or where none is required.
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, *options: Any) -> Any:
-    return slipstick.attention(query, key, value, **_given(*options))
+def _forward(
+    with_stats: bool,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    causal: bool = False,
+    factor: float | None = None,
+    law: str = "LogN",
+    numbers: Sequence[float] = NUMBERS,
+    scale: Tensor | None = None,
+    mask: Tensor | None = None,
+    left: int = -1,
+    right: int = -1,
+    key_lengths: Tensor | None = None,
+    softcap: float = 0.0,
+    n_keys: Tensor | None = None,
+) -> Four:
+    """Run the kernel, past `slipstick.attention`, whose checks the operator's types have made."""
+    if left < -1 or right < -1:
+        _window("attention", (left, right))
+    if factor is not None:
+        kind, values = "given", np.asarray(factor)
+    elif scale is None:
+        shape = query.shape
+        kind, values = _lambda_of(law, tuple(numbers), shape[-1] if shape else 1)
+    else:
+        kind, values = _lowered("attention", scale_from(None, law, numbers, scale), query)
+    result: Four = _cpu.attention(
+        query,
+        key,
+        value,
+        kind,
+        values,
+        causal,
+        left,
+        right,
+        key_lengths,
+        mask,
+        softcap,
+        n_keys,
+        with_stats,
+        None,
+        _empty,
+    )
+    return result
 
 
-def _attention_with_stats(query: Tensor, key: Tensor, value: Tensor, *options: Any) -> Four:
-    out, stats = slipstick.attention(query, key, value, return_stats=True, **_given(*options))
-    return out, *stats
+@lru_cache(maxsize=256)
+def _lambda_of(law: str, numbers: tuple[float, ...], dim: int) -> tuple[str, Any]:
+    return _lower(scale_of(law, numbers), max(dim, 1))
+
+
+def kernel(*args: Any) -> Any:
+    """Run the operator `attention` on the CPU."""
+    return _forward(False, *args)[0]
+
+
+def kernel_with_stats(*args: Any) -> Four:
+    """Run the operator `attention_with_stats` on the CPU."""
+    return _forward(True, *args)
 
 
 def _attention_backward(
@@ -98,7 +161,17 @@ def _attention_backward(
     return grads.query, grads.key, grads.value, learned
 
 
+def check(query: Any, key: Any, value: Any, options: tuple[Any, ...]) -> None:
+    """Refuse what is no tensor with a kernel, by its name."""
+    given = {"query": query, "key": key, "value": value}
+    for place, name in _TENSORS.items():
+        if place < len(options) and options[place] is not None:
+            given[name] = options[place]
+    _checks.tensors("attention", tuple(given), *given.values())
+
+
 def _fake_out(query: Tensor, key: Tensor, value: Tensor, *options: Any) -> Tensor:
+    check(query, key, value, options)  # a tensor of the meta device brings others here with it
     if not 2 <= query.ndim <= 4 or key.ndim != query.ndim or value.ndim != query.ndim:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ValueError(
@@ -124,12 +197,12 @@ def _fake_backward(grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, 
 
 
 attention = _library.define(
-    "attention", f"({_INPUTS}, {_OPTIONS}) -> Tensor", kernel=_attention, fake=_fake_out
+    "attention", f"({_INPUTS}, {_OPTIONS}) -> Tensor", kernel=kernel, fake=_fake_out
 )
 attention_with_stats = _library.define(
     "attention_with_stats",
     f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
-    kernel=_attention_with_stats,
+    kernel=kernel_with_stats,
     fake=_fake_with_stats,
 )
 attention_backward = _library.define(
@@ -139,19 +212,6 @@ attention_backward = _library.define(
     kernel=_attention_backward,
     fake=_fake_backward,
 )
-
-_below_autograd = torch._C._AutoDispatchBelowAutograd
-
-
-def _attention_autograd(*args: Any) -> Any:
-    """Take the operator that keeps the statistics where there is a backward pass to come."""
-    if _library.needs_gradient(*args):
-        return attention_with_stats(*args)[0]
-    with _below_autograd():
-        return attention(*args)
-
-
-_library.LIBRARY.impl("attention", _attention_autograd, "Autograd")
 
 
 def _setup(ctx: Any, args: tuple[Any, ...], output: Four) -> None:
@@ -181,8 +241,22 @@ def _backward(ctx: Any, grad_out: Any, grad_lse: Any, grad_entropy: Any, _: Any)
     return *grads, *of_options
 
 
-_library.autograd("attention_with_stats", _setup, _backward)
-_library.without_gradient("attention_backward")
+_library.autograd("attention_with_stats", _setup, _backward, kernel=kernel_with_stats)
+_library.without_gradient("attention_backward", _attention_backward)
+
+
+def _attention_autograd(*args: Any) -> Any:
+    """Take the operator that keeps the statistics where there is a derivative to come."""
+    result = _library.at_once(kernel, *args)
+    if result is not None:
+        return result
+    if _library.has_derivative(*args):
+        return attention_with_stats(*args)[0]
+    with _below_autograd():
+        return attention(*args)
+
+
+_library.LIBRARY.impl("attention", _attention_autograd, "Autograd")
 _library.autocast("attention", _FORWARD)
 _library.autocast("attention_with_stats", _FORWARD)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 
 def tensors(function: str, names: tuple[str, ...], *values: Any) -> None:
@@ -14,8 +15,7 @@ def tensors(function: str, names: tuple[str, ...], *values: Any) -> None:
     Raises
     ------
     TypeError
-        For what is no tensor, and for sparse ones. (Nested and quantized tensors are refused by
-        the operators, see `_library.define`.)
+        For what is no tensor, and for sparse, nested, quantized and uninitialized ones.
     ValueError
         For a tensor on another device than the first, or on one that has no kernel.
     """
@@ -29,6 +29,17 @@ def tensors(function: str, names: tuple[str, ...], *values: Any) -> None:
             raise TypeError(
                 f"{function}: `{name}` must be a dense tensor, got layout {value.layout}"
             )
+        kind = (
+            "a nested"
+            if value.is_nested
+            else "a quantized"
+            if value.is_quantized
+            else "an uninitialized"
+            if isinstance(value, UninitializedTensorMixin)
+            else None
+        )
+        if kind is not None:
+            raise TypeError(f"{function}: `{name}` must be a dense tensor, got {kind} one")
         if value.device == device:
             continue
         if device is not None:

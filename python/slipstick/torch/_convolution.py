@@ -266,8 +266,8 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
     return *grads, *(None for _ in ctx.choices)
 
 
-_library.autograd(_NAME, _setup, _backward)
-_library.without_gradient(f"{_NAME}_backward")
+_library.autograd(_NAME, _setup, _backward, kernel=_conv2d)
+_library.without_gradient(f"{_NAME}_backward", _conv2d_backward)
 _library.autocast(_NAME, 2)
 _library.vmap(_NAME, _library.one_by_one(_op))
 _library.vmap(f"{_NAME}_backward", _library.one_by_one(_backward_op))

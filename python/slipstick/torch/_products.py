@@ -250,8 +250,8 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
     return *_backward_op(grad, *ctx.saved_tensors, *ctx.choices), *(None for _ in ctx.choices)
 
 
-_library.autograd("mitchell_matmul", _setup, _backward)
-_library.without_gradient("mitchell_matmul_backward")
+_library.autograd("mitchell_matmul", _setup, _backward, kernel=_matmul)
+_library.without_gradient("mitchell_matmul_backward", _matmul_backward)
 _library.autocast("mitchell_matmul", 2)
 _library.vmap("mitchell_matmul_backward", _library.one_by_one(_backward_op))
 

@@ -130,7 +130,7 @@ _back_project_op = _library.define(
 
 
 def _setup(ctx: Any, args: tuple[Any, ...], output: Tensor) -> None:
-    x, _, *ctx.law = args
+    x, ctx.components, *ctx.law = args
     ctx.size = x.shape[-1]
 
 
@@ -148,10 +148,17 @@ def _vmap_of(op: Any) -> Any:
     return rule
 
 
-for _name, _op, _adjoint in (
-    ("project", _project_op, _back_project_op),
-    ("back_project", _back_project_op, _project_op),
+def _jvp_of(op: Any) -> Any:
+    def jvp(ctx: Any, tangent: Tensor, *rest: Any) -> Any:
+        return op(tangent, ctx.components, *ctx.law)
+
+    return jvp
+
+
+for _name, _op, _adjoint, _kernel in (
+    ("project", _project_op, _back_project_op, _project),
+    ("back_project", _back_project_op, _project_op, _back_project),
 ):
-    _library.autograd(_name, _setup, _backward_by(_adjoint))
+    _library.autograd(_name, _setup, _backward_by(_adjoint), kernel=_kernel, jvp=_jvp_of(_op))
     _library.vmap(_name, _vmap_of(_op))
 _library.autocast("project", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +19,8 @@ __all__ = ["LogNScale", "SSMaxScale"]
 # The laws that have a tensor: lambda itself, or s and b of SSMax side by side, (heads or 1, 2).
 GIVEN = "given"
 LEARNED = "learned"
-DEFAULT = ("LogN", [512.0])
+NUMBERS = (512.0,)
+DEFAULT = ("LogN", [*NUMBERS])
 
 
 class LearnableScale(nn.Module):
@@ -210,6 +212,8 @@ def lowered(scale: Any) -> Law:
 
     Written for torch.compile to read, which is why a law goes as numbers: those it may leave open.
     """
+    if type(scale) is float:  # what most calls give, before the slower questions
+        return scale, *DEFAULT, None
     if isinstance(scale, scales.LogN):
         return None, "LogN", [scale.base], None
     if isinstance(scale, scales.Su):
@@ -239,7 +243,7 @@ def lowered(scale: Any) -> Law:
 
 
 @lru_cache(maxsize=256)
-def _scale_of(law: str, numbers: tuple[float, ...]) -> Scale:
+def scale_of(law: str, numbers: tuple[float, ...]) -> Scale:
     """Return the scale that `lowered` took apart."""
     if law == "SSMax" and len(numbers) >= 2 and len(numbers) % 2 == 0:
         heads = len(numbers) // 2
@@ -256,22 +260,14 @@ def _scale_of(law: str, numbers: tuple[float, ...]) -> Scale:
     )
 
 
-_LOGN = scales.LogN()
-
-
 def scale_from(
-    factor: float | None = None,
-    law: str = DEFAULT[0],
-    numbers: list[float] | None = None,
-    scale: Tensor | None = None,
+    factor: float | None, law: str, numbers: Sequence[float], scale: Tensor | None
 ) -> Any:
     """Return what `slipstick.attention` takes for these arguments of the operator."""
     if factor is not None:
         return factor
-    if numbers is None:
-        return _LOGN
     if scale is None:
-        return _scale_of(law, tuple(numbers))
+        return scale_of(law, tuple(numbers))
     if law == GIVEN:
         return scale
     s, b = scale.to(torch.float64).unbind(1)
