@@ -52,6 +52,7 @@ extensions = [
     "trim_code",
     "repository_links",
 ]
+highlight_language = "none"  # of a fence that names none
 exclude_patterns = ["_build", "gallery/**", "api/backreferences/**", "**/*.py.md5"]
 exclude_patterns += [f"api/bridges/{name}.rst" for name in absent]
 templates_path = ["_templates"]
