@@ -59,7 +59,6 @@ templates_path = ["_templates"]
 # --- Checks: -W makes errors of warnings, nitpicky reports each reference that leads nowhere ---
 
 nitpicky = True
-suppress_warnings = ["toc.empty_glob"]  # folders that only some builds have pages of
 # `name` in a docstring is a link where the documentation has such an object, and code elsewhere.
 default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", r".*")]
@@ -101,7 +100,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,
-    "min_reported_time": 1,
+    "write_computation_times": False,  # its page wants a script from elsewhere
 }
 
 # --- Plots of committed results ---

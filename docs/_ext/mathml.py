@@ -31,7 +31,8 @@ def _converted(node: Any, as_block: bool) -> str:
 
 
 def _inline(translator: Any, node: Any) -> None:
-    translator.body.append(_converted(node, as_block=False))
+    # A word joiner, so that no line begins with the comma after a formula.
+    translator.body.append(_converted(node, as_block=False) + "\u2060")
     raise nodes.SkipNode
 
 
