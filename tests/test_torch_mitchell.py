@@ -236,6 +236,23 @@ REFUSED = {
         TypeError,
         "mitchell_matmul: `a` must be a dense tensor, got layout torch.sparse_coo",
     ),
+    "uninitialized": (
+        lambda: mitchell_linear(A, torch.nn.UninitializedParameter()),
+        TypeError,
+        "mitchell_linear: `weight` must be a dense tensor, got an uninitialized one",
+    ),
+    "devices of an operator": (
+        lambda: torch.ops.slipstick.mitchell_matmul(A, A.T.to("meta")),
+        ValueError,
+        "mitchell_matmul: `b` must be on device cpu like `a`, got device meta",
+    ),
+    "devices of a convolution": (
+        lambda: torch.ops.slipstick.mitchell_conv2d(
+            IMAGE.to("meta"), KERNEL, [1, 1], [0, 0], [1, 1], 1
+        ),
+        ValueError,
+        "mitchell_conv2d: `weight` must be on device meta like `x`, got device cpu",
+    ),
     "devices": (
         lambda: mitchell_linear(A, A.to("meta")),
         ValueError,

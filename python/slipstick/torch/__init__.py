@@ -10,11 +10,9 @@ except ImportError as error:
     message = "slipstick.torch: torch of at least version 2.13 must be installed, got none"
     raise ImportError(message) from error
 
-# What the tests have run with. Up to 2.8 kernels refuse tensors that require a gradient wherever
-# gradients are off, because DLPack does.
-_OLDEST = (2, 13)
-
-if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) < _OLDEST:
+# The oldest that the tests have run with. Before DLPack's exchange of tensors in C (2.8, for one),
+# kernels refuse those that require a gradient even where gradients are off.
+if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) < (2, 13):
     raise ImportError(
         f"slipstick.torch: torch must have at least version 2.13, got {_torch.__version__}"
     )
