@@ -215,6 +215,7 @@ def _shape(a: Tensor, b: Tensor) -> list[int]:
 
 
 def _fake(a: Tensor, b: Tensor, *rest: Any) -> Tensor:
+    _checks.tensors("mitchell_matmul", ("a", "b"), a, b)
     dtype = a.dtype
     if not dtype.is_floating_point:
         wide = torch.uint64 if dtype in _UNSIGNED else torch.int64
