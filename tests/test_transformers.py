@@ -11,10 +11,8 @@ import slipstick
 from slipstick.scales import LogN
 
 pytest.importorskip("transformers")
-pytest.importorskip("sentence_transformers")
 import torch
 import transformers
-from sentence_transformers import SentenceTransformer
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -118,8 +116,11 @@ def test_minilm_at_the_reference_length_of_the_law(minilm):
 
 
 def test_sentence_transformer(minilm):
+    package = pytest.importorskip("sentence_transformers")
     eager, own = (
-        SentenceTransformer(minilm, device="cpu", model_kwargs={"attn_implementation": name})
+        package.SentenceTransformer(
+            minilm, device="cpu", model_kwargs={"attn_implementation": name}
+        )
         for name in ("eager", "slipstick")
     )
     expected, got = (model.encode(SENTENCES, convert_to_tensor=True) for model in (eager, own))
@@ -132,7 +133,7 @@ def test_sentence_transformer(minilm):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("kind", ["bert", "llama", "mistral", "gemma2"])
+@pytest.mark.parametrize("kind", ["bert", "llama", "mistral", "gemma2", "llama4", "modernbert"])
 def test_values_are_those_of_eager(kind, side):
     tokens, mask = batch(LENGTHS, side)
     with torch.no_grad():
