@@ -66,11 +66,13 @@ def test_digits(run, capsys):
             assert np.isfinite(losses).all()
             assert len(losses) == len(accuracies) == 1
     # The same weights, images and order: only the products differ, and those of Mitchell by little.
-    exact, mitchell = (example["runs"][way] for way in ("exact products", "Mitchell, mimic"))
+    exact, mitchell = (
+        example["runs"][way] for way in (("exact arithmetic", ""), ("Mitchell", "mimic"))
+    )
     assert exact[0][1] == pytest.approx(mitchell[0][1], rel=0.1)
     assert exact[0][1] != mitchell[0][1]
     assert "3 layers multiply by Mitchell()" in capsys.readouterr().out
-    assert [len(figure.axes) for figure in pictures()] == [6, 1]
+    assert [len(figure.axes) for figure in pictures()] == [6, 2]
 
 
 def test_length(run, capsys):

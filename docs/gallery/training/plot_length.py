@@ -134,7 +134,7 @@ class Model(nn.Module):
 # sqrt(d)``.
 
 TRAINED = 128
-STEPS = 250
+STEPS = 200
 SCALES = {
     "fixed": lambda heads, dim: dim**-0.5,
     "LogN": lambda heads, dim: LogN(TRAINED),
@@ -152,7 +152,7 @@ def train(make_scale, seed, steps=STEPS, batch=16):
         starts = torch.randint(len(text) - TRAINED, (batch, 1))
         window = text[starts + torch.arange(TRAINED + 1)]
         scores, _ = model(window[:, :-1])
-        loss = functional.cross_entropy(scores.transpose(1, 2), window[:, 1:])
+        loss = functional.cross_entropy(scores.flatten(0, 1), window[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -216,10 +216,10 @@ readers["fixed, read with ClippedLogN"] = curves(models["fixed"])
 
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10})
 STYLES = {
-    "fixed": ("#6E6E6E", "s"),
-    "fixed, read with ClippedLogN": ("#D55E00", "^"),
-    "LogN": ("#0072B2", "o"),
-    "SSMax": ("#009E73", "D"),
+    "fixed": ("#6E6E6E", "s-"),
+    "fixed, read with ClippedLogN": ("#D55E00", "^-"),
+    "LogN": ("#0072B2", "o-"),
+    "SSMax": ("#009E73", "D--"),
 }
 
 layers = readers["fixed"][1].shape[2]
@@ -228,7 +228,7 @@ for name, (colour, mark) in STYLES.items():
     losses, entropies = readers[name]
     for axis, values in zip(axes, (losses.mean(2), *np.moveaxis(entropies, 2, 0)), strict=True):
         axis.plot(LENGTHS, values.T, color=colour, lw=0.8, alpha=0.5)
-        axis.plot(LENGTHS, values.mean(0), mark, ls="-", lw=2, ms=5, color=colour, label=name)
+        axis.plot(LENGTHS, values.mean(0), mark, lw=2, ms=5, color=colour, label=name)
 axes[0].set_title("loss")
 axes[0].set_ylabel("loss (nats per character)")
 for layer, axis in enumerate(axes[1:], 1):
