@@ -59,9 +59,9 @@ def pictures():
 
 
 def test_digits(run, capsys):
-    example = run("plot_digits.py", SEEDS=2, EPOCHS=1, BATCH=256)
+    example = run("plot_digits.py", SEEDS=1, EPOCHS=1, BATCH=256)
     for results in example["runs"].values():
-        assert len(results) == 2
+        assert len(results) == 1
         for _, losses, accuracies in results:
             assert np.isfinite(losses).all()
             assert len(losses) == len(accuracies) == 1

@@ -100,7 +100,9 @@ print(approximate(network(seed=0), method="mitchell", gradient="straight-through
 # The first gradient
 # ------------------
 # Before any training: the cosine of the angle between a way's gradient and that of exact
-# arithmetic, for the same weights and all images, and the ratio of their lengths.
+# arithmetic, for the same weights and the first 500 images, and the ratio of their lengths. Of
+# Mitchell's three, the derivative of what was computed points farthest away, because its slopes
+# jump from one power of two to the next.
 
 SEEDS = 5
 GRADIENTS = ("mimic", "exact", "straight-through")
@@ -116,7 +118,7 @@ WAYS = [
 def first_gradient(*choices):
     """The gradient of all weights of a new network, as one vector."""
     model = network(*choices)
-    functional.cross_entropy(model(images), labels).backward()
+    functional.cross_entropy(model(images[:500]), labels[:500]).backward()
     return torch.cat([weights.grad.flatten() for weights in model.parameters()])
 
 
@@ -244,8 +246,20 @@ for axis, name in zip(axes, METHODS, strict=True):
         axis.plot(values.mean(), place, "|", color=colour, markersize=20, markeredgewidth=2.5)
     axis.axvline(0, color=STYLES["exact arithmetic"]["color"], linewidth=1, zorder=0)
     axis.set_title(name)
-    axis.set_xlabel("accuracy less that of exact arithmetic (points)")
+    axis.set_xlabel("difference in test accuracy (percentage points)")
 axes[0].set_yticks(range(len(rows)), rows)
+axes[0].set_ylim(-0.5, len(rows) - 0.5)
 axes[0].set_xlim(-3, 3)
 axes[1].set_xlim(-80, 5)
 plt.show()
+
+# %%
+# **Mitchell's products.** No gradient stands out, and none costs accuracy that these seeds could
+# show: every mean lies within half a point of exact arithmetic, where single seeds differ by a
+# point. The derivative of what was computed (``"exact"``) is a little slower in the first epochs
+# only. A network that learned in exact arithmetic does not even have to learn again.
+#
+# **The coarse products.** Forward they are bearable: tested with them, a network of exact
+# arithmetic loses some six points. Backward they are not: ``"mimic"``, whose gradient is made of
+# the same products, drives the loss *up*, while ``"straight-through"`` learns with the very same
+# forward pass, and ends no more than a little above a network that was only tested so.
