@@ -67,7 +67,7 @@ def mitchell_conv2d(
     TypeError, ValueError
         For operands or parameters that do not fit.
     NotImplementedError
-        When a gradient of a gradient is asked for.
+        When a gradient of a gradient is asked for, or a derivative in forward mode.
 
     Notes
     -----

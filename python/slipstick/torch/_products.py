@@ -65,7 +65,7 @@ def mitchell_matmul(
         For operands or parameters that do not fit, and for "exact" with a method that has no
         derivative to speak of.
     NotImplementedError
-        When a gradient of a gradient is asked for.
+        When a gradient of a gradient is asked for, or a derivative in forward mode.
 
     Notes
     -----
