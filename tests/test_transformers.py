@@ -267,13 +267,15 @@ def test_generate_from_an_encoder():
 @pytest.mark.parametrize("name", ["slipstick", "logn"])
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
 @pytest.mark.parametrize("side", ["none", "left"])
-def test_parts_with_a_cache_are_the_whole(kind, side, name):
-    """Prefill in parts, then token by token: the last query stands at the last key."""
+@pytest.mark.parametrize("static", [False, True])
+def test_parts_with_a_cache_are_the_whole(kind, side, name, static):
+    """Prefill in parts, then token by token, where a static cache has keys that are yet to come."""
     model = build(kind, name)
     tokens, mask = batch(LENGTHS, side)
     with torch.no_grad():
         whole = model(tokens, attention_mask=mask)[0]
-        cache, parts = None, []
+        cache = transformers.StaticCache(model.config, max_cache_len=16) if static else None
+        parts = []
         for first, last in ((0, 3), (3, 8), (8, 9), (9, 10), (10, 11)):
             seen = None if mask is None else mask[:, :last]
             out = model(
@@ -402,6 +404,12 @@ def test_sliding_windows_are_described():
         config=config, inputs_embeds=states, attention_mask=None
     )
     assert options_of(both, query, key) == {"window": (4, 4)}
+    # A chunk of the same size is no window.
+    config = build("llama4", "slipstick", sliding_window=4).config
+    chunks = transformers.masking_utils.create_chunked_causal_mask(
+        config=config, inputs_embeds=states, attention_mask=None, past_key_values=None
+    )
+    assert options_of(chunks, query, key).keys() == {"mask"}
 
 
 def test_learned_scale_of_all_layers():
