@@ -410,6 +410,26 @@ def test_sliding_windows_are_described():
         config=config, inputs_embeds=states, attention_mask=None, past_key_values=None
     )
     assert options_of(chunks, query, key).keys() == {"mask"}
+    # Nor is a window with something on top of it.
+    more = transformers.masking_utils.create_sliding_window_causal_mask(
+        config=build("mistral", "slipstick").config,
+        inputs_embeds=states,
+        attention_mask=None,
+        past_key_values=None,
+        or_mask_function=lambda b, h, q, k: k == 0,
+    )
+    assert more[..., 0].all()
+    assert options_of(more, query, key).keys() == {"mask"}
+
+
+@pytest.mark.parametrize("flag", ["allow_is_causal_skip", "allow_is_bidirectional_skip"])
+def test_patterns_of_others_are_masks(flag):
+    """What is neither causal order nor all keys is made as it was asked for."""
+    from slipstick.transformers._masks import visible_keys
+
+    flags = {"allow_is_causal_skip": False, flag: True}
+    mask = visible_keys(1, 5, 5, mask_function=lambda b, h, q, k: k >= q, **flags)
+    assert torch.equal(mask[0, 0], torch.ones(5, 5, dtype=torch.bool).triu())
 
 
 def test_learned_scale_of_all_layers():
