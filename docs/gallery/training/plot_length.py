@@ -261,8 +261,7 @@ def table(rows):
 table({name: (readers[name][0].mean((0, 2)), readers[name][0].mean(2).std(0)) for name in STYLES})
 
 # %%
-# The same less the loss of the fixed scale, text by text: mean and standard error over the texts,
-# of which there are few. That is the larger uncertainty here, not the seeds.
+# The same less the loss of the fixed scale, text by text: mean and standard error over the texts.
 
 apart = {name: (readers[name][0] - readers["fixed"][0]).mean(0) for name in STYLES}
 table(
