@@ -105,7 +105,7 @@ def refusal(function, *arguments) -> str:
 
 def expected() -> list[str]:
     """Return what the example prints, as Python has it."""
-    tokens = eighths(1, 2, 5, 8)
+    tokens = eighths(1, 2, 3, 4)
     left, right = np.uint8([3, 5, 100, 200]), np.uint8([3, 5, 7, 3])
     results = {
         "attention": slipstick.attention(tokens, tokens, tokens, causal=True),
@@ -149,7 +149,7 @@ def test_users_inherit_an_include_directory_and_the_standard(example, package):
     assert all(re.fullmatch(r"-std=(c|gnu)\+\+(20|2a)|-pthread", word) for word in others)
 
 
-def test_headers_give_no_warnings_and_views_refuse_what_does_not_fit(build):
+def test_headers_give_no_warnings_and_bad_input_is_refused(build):
     folder = build(ROOT / "tests" / "cpp")
     lines = run(folder / "array_view").stdout.splitlines()
     assert lines == [
@@ -169,6 +169,12 @@ def test_headers_give_no_warnings_and_views_refuse_what_does_not_fit(build):
         "invalid_argument: ArrayView: `shape` must have at most 64 axes, got 65",
         "invalid_argument: ArrayView: `elements` must be as many as `shape` (5,) stands for, got 6",
         "TypeError: ArrayView: `elements` must be float64 like the result, got float32",
+        *[
+            f"invalid_argument: multiply: `method` must have a table, got {method} without one"
+            for method in ("Table", "REALM")
+        ],
+        "invalid_argument: multiply: `method` must have a table of side * side entries, side a "
+        "power of two up to 256, got 63 for a side of 8",
     ]
 
 

@@ -41,8 +41,10 @@ def test_opcheck_backward(name):
     torch.library.opcheck(BACKWARD, (*rows, None, torch.ones_like(entropy), *options))
 
 
-@pytest.mark.parametrize("name", ["causal", "SSMax a head", "everything", "tensor"])
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("name", "dynamic"),
+    [("causal", False), ("SSMax a head", True), ("everything", True), ("tensor", True)],
+)
 def test_compiled(name, dynamic):
     options = OPTIONS[name]
     torch._dynamo.reset()

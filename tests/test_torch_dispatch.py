@@ -15,7 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from slipstick.torch import (
     LogNScale,
+    SSMaxScale,
     _attention_ops,
+    approximate,
     attention,
     mitchell_conv2d,
     mitchell_matmul,
@@ -153,6 +155,27 @@ def test_other_operators():
         project(a, 2)
     names = [name.split(".")[1] for name in calls.names if name.startswith("slipstick")]
     assert names == ["mitchell_matmul", "mitchell_conv2d", "project"]
+
+
+def test_the_default_device_is_no_matter():
+    """It is a mode, and would put what is made without a device of its own elsewhere."""
+    arrays = inputs(grad=True)
+    scale = SSMaxScale(0.3, heads=4, dtype=F64)
+    image, kernel = draw(1, 2, 5, 5, grad=True), draw(2, 2, 3, 3, grad=True)
+    layer = torch.nn.Linear(2, 3)
+
+    def run():
+        out = attention(*arrays, scale=scale, key_lengths=[7, 3], n_keys=9)
+        images = mitchell_conv2d(image, kernel)
+        leaves = (*arrays, scale.s, image, kernel)
+        return out, images, *torch.autograd.grad(out.sum() + images.sum(), leaves)
+
+    expected = run()
+    with torch.device("meta"):
+        got = run()
+        assert approximate(layer).swapped == ("",)
+    for one, other in zip(got, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 # --- Derivatives forwards -------------------------------------------------------------------------

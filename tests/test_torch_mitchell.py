@@ -180,9 +180,9 @@ def test_training_lowers_the_loss(gradient):
     torch.manual_seed(0)
     model = Network(gradient=gradient)
     x, labels = draw(32, 1, 8, 8, dtype=torch.float32), torch.arange(32) % 3
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     losses = []
-    for _ in range(25):
+    for _ in range(12):
         loss = functional.cross_entropy(model(x), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -235,6 +235,23 @@ REFUSED = {
         lambda: mitchell_matmul(A.to_sparse(), A.T),
         TypeError,
         "mitchell_matmul: `a` must be a dense tensor, got layout torch.sparse_coo",
+    ),
+    "uninitialized": (
+        lambda: mitchell_linear(A, torch.nn.UninitializedParameter()),
+        TypeError,
+        "mitchell_linear: `weight` must be a dense tensor, got an uninitialized one",
+    ),
+    "devices of an operator": (
+        lambda: torch.ops.slipstick.mitchell_matmul(A, A.T.to("meta")),
+        ValueError,
+        "mitchell_matmul: `b` must be on device cpu like `a`, got device meta",
+    ),
+    "devices of a convolution": (
+        lambda: torch.ops.slipstick.mitchell_conv2d(
+            IMAGE.to("meta"), KERNEL, [1, 1], [0, 0], [1, 1], 1
+        ),
+        ValueError,
+        "mitchell_conv2d: `weight` must be on device meta like `x`, got device cpu",
     ),
     "devices": (
         lambda: mitchell_linear(A, A.to("meta")),

@@ -41,7 +41,7 @@ def test_opcheck(name):
     torch.library.opcheck(op.default, arguments)
 
 
-@pytest.mark.parametrize("method", ["mitchell", DRUM(4), TABLE], ids=str)
+@pytest.mark.parametrize("method", [DRUM(4), TABLE], ids=str)
 def test_compiled(method):
     torch._dynamo.reset()
     model = Network(method)

@@ -20,8 +20,11 @@ def test_slipstick_does_not_import_torch():
 @pytest.mark.parametrize(
     ("stub", "message"),
     [
-        ("None", "torch of at least version 2.6 must be installed, got none"),
-        ("types.SimpleNamespace(__version__='2.5.1+cpu')", "at least version 2.6, got 2.5.1+cpu"),
+        ("None", "torch of at least version 2.13 must be installed, got none"),
+        (
+            "types.SimpleNamespace(__version__='2.12.1+cpu')",
+            "at least version 2.13, got 2.12.1+cpu",
+        ),
     ],
 )
 def test_without_a_fitting_torch(stub, message):

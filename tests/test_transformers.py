@@ -11,10 +11,8 @@ import slipstick
 from slipstick.scales import LogN
 
 pytest.importorskip("transformers")
-pytest.importorskip("sentence_transformers")
 import torch
 import transformers
-from sentence_transformers import SentenceTransformer
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -118,8 +116,11 @@ def test_minilm_at_the_reference_length_of_the_law(minilm):
 
 
 def test_sentence_transformer(minilm):
+    package = pytest.importorskip("sentence_transformers")
     eager, own = (
-        SentenceTransformer(minilm, device="cpu", model_kwargs={"attn_implementation": name})
+        package.SentenceTransformer(
+            minilm, device="cpu", model_kwargs={"attn_implementation": name}
+        )
         for name in ("eager", "slipstick")
     )
     expected, got = (model.encode(SENTENCES, convert_to_tensor=True) for model in (eager, own))
@@ -132,7 +133,7 @@ def test_sentence_transformer(minilm):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("kind", ["bert", "llama", "mistral", "gemma2"])
+@pytest.mark.parametrize("kind", ["bert", "llama", "mistral", "gemma2", "llama4", "modernbert"])
 def test_values_are_those_of_eager(kind, side):
     tokens, mask = batch(LENGTHS, side)
     with torch.no_grad():
@@ -266,13 +267,15 @@ def test_generate_from_an_encoder():
 @pytest.mark.parametrize("name", ["slipstick", "logn"])
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
 @pytest.mark.parametrize("side", ["none", "left"])
-def test_parts_with_a_cache_are_the_whole(kind, side, name):
-    """Prefill in parts, then token by token: the last query stands at the last key."""
+@pytest.mark.parametrize("static", [False, True])
+def test_parts_with_a_cache_are_the_whole(kind, side, name, static):
+    """Prefill in parts, then token by token, where a static cache has keys that are yet to come."""
     model = build(kind, name)
     tokens, mask = batch(LENGTHS, side)
     with torch.no_grad():
         whole = model(tokens, attention_mask=mask)[0]
-        cache, parts = None, []
+        cache = transformers.StaticCache(model.config, max_cache_len=16) if static else None
+        parts = []
         for first, last in ((0, 3), (3, 8), (8, 9), (9, 10), (10, 11)):
             seen = None if mask is None else mask[:, :last]
             out = model(
@@ -401,6 +404,32 @@ def test_sliding_windows_are_described():
         config=config, inputs_embeds=states, attention_mask=None
     )
     assert options_of(both, query, key) == {"window": (4, 4)}
+    # A chunk of the same size is no window.
+    config = build("llama4", "slipstick", sliding_window=4).config
+    chunks = transformers.masking_utils.create_chunked_causal_mask(
+        config=config, inputs_embeds=states, attention_mask=None, past_key_values=None
+    )
+    assert options_of(chunks, query, key).keys() == {"mask"}
+    # Nor is a window with something on top of it.
+    more = transformers.masking_utils.create_sliding_window_causal_mask(
+        config=build("mistral", "slipstick").config,
+        inputs_embeds=states,
+        attention_mask=None,
+        past_key_values=None,
+        or_mask_function=lambda b, h, q, k: k == 0,
+    )
+    assert more[..., 0].all()
+    assert options_of(more, query, key).keys() == {"mask"}
+
+
+@pytest.mark.parametrize("flag", ["allow_is_causal_skip", "allow_is_bidirectional_skip"])
+def test_patterns_of_others_are_masks(flag):
+    """What is neither causal order nor all keys is made as it was asked for."""
+    from slipstick.transformers._masks import visible_keys
+
+    flags = {"allow_is_causal_skip": False, flag: True}
+    mask = visible_keys(1, 5, 5, mask_function=lambda b, h, q, k: k >= q, **flags)
+    assert torch.equal(mask[0, 0], torch.ones(5, 5, dtype=torch.bool).triu())
 
 
 def test_learned_scale_of_all_layers():

@@ -222,13 +222,28 @@ def test_packed_sequences_without_positions():
 
 
 def test_models_with_sinks_and_biases():
+    tokens = torch.arange(5)[None]
     config = transformers.T5Config(
         vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0.0
     )
     config._attn_implementation = "slipstick"
-    tokens = torch.arange(5)[None]
     with pytest.raises(ValueError, match=r"^attention: `position_bias` must be None, since a bias"):
         transformers.T5EncoderModel(config)(tokens)
+    config = transformers.GptOssConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_local_experts=4,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    config._attn_implementation = "slipstick"
+    with pytest.raises(ValueError, match=r"^attention: `s_aux` must be None, since there are no"):
+        transformers.GptOssModel(config)(tokens)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +299,7 @@ def test_examples():
 
 
 def test_slipstick_does_not_import_transformers():
-    code = "import sys, slipstick.torch; assert 'transformers' not in sys.modules"
+    code = "import sys, slipstick; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -33,6 +33,23 @@ CONFIGS = {
         tie_word_embeddings=False,  # tied ones repeat the last token for ever
         layer_types=["sliding_attention", "full_attention"],
     ),
+    "llama4": lambda: transformers.Llama4TextConfig(
+        **_GROUPED,
+        **_SPREAD,
+        intermediate_size_mlp=48,
+        num_local_experts=2,
+        attention_chunk_size=4,
+        layer_types=["chunked_attention", "full_attention"],
+    ),
+    "modernbert": lambda: transformers.ModernBertConfig(
+        **_SIZES,
+        **_SPREAD,
+        local_attention=4,  # two tokens to each side, in the second layer
+        cls_token_id=1,
+        bos_token_id=1,
+        sep_token_id=2,
+        eos_token_id=2,
+    ),
     "bart": lambda: transformers.BartConfig(
         vocab_size=VOCABULARY,
         d_model=32,
@@ -52,6 +69,8 @@ _CLASSES = {
     "llama": transformers.LlamaForCausalLM,
     "mistral": transformers.MistralForCausalLM,
     "gemma2": transformers.Gemma2ForCausalLM,
+    "llama4": transformers.Llama4ForCausalLM,
+    "modernbert": transformers.ModernBertModel,
     "bart": transformers.BartForConditionalGeneration,
 }
 

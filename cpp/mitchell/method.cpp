@@ -33,6 +33,21 @@ void check_table(const char* function, Dtype dtype, const Table& table) {
     }
 }
 
+// A C++ caller can leave the table out, or describe it wrongly; Python's methods cannot.
+void check_has_table(const char* function, const char* method, const Table* table) {
+    if (table == nullptr) {
+        refuse_value(function, "`method` must have a table, got ", method, " without one");
+    }
+    const auto entries = static_cast<int64_t>(table->entries.size());
+    const int64_t side = table->side;
+    if (side < 1 || side > 256 || (side & (side - 1)) != 0 || entries != side * side) {
+        refuse_value(function,
+                     "`method` must have a table of side * side entries, side a power of two up to "
+                     "256, got ",
+                     entries, " for a side of ", side);
+    }
+}
+
 }  // namespace
 
 bool find_kind(std::string_view name, Kind& kind) {
@@ -66,6 +81,8 @@ Parameters parameters(const char* function, Dtype dtype, const Method& method) {
     Parameters result{};
     result.fraction_bits = m;
     dispatch_method(method.kind, [&]<class M>() {
+        if constexpr (M::kKind == Kind::kTable || M::kKind == Kind::kRealm)
+            check_has_table(function, M::kSpelling, method.table.get());
         if constexpr (M::kDomain == Domain::kTable) {
             check_table(function, dtype, *method.table);
         } else if constexpr (M::kDomain == Domain::kFloats) {

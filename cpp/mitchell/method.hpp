@@ -23,11 +23,13 @@ struct Table {
     bool is_signed;
 };
 
+// Of the width only what depends on the operands' dtype is checked (by parameters): it must be one
+// that Python's class of the method takes. A caller in C++ keeps to that.
 struct Method {
     Kind kind = Kind::kMitchell;
     int64_t width = 0;  // of the method's own parameter: bits, segments, iterations
     double bias = 0;    // d of Mitchell's method
-    std::shared_ptr<const Table> table;
+    std::shared_ptr<const Table> table = nullptr;  // of kTable and kRealm
 };
 
 // The kernels that give the same bits where they may run; a test asks for each in turn. kExact

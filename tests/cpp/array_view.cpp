@@ -1,10 +1,13 @@
-// Prints what views of arrays are, as tensors, and what is refused.
+// Prints what views of arrays are, as tensors, and what is refused to C++ callers alone.
 #include <slipstick/core/array_view.hpp>
+#include <slipstick/mitchell/mitchell.hpp>
 
 #include <array>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <initializer_list>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <type_traits>
@@ -79,4 +82,17 @@ int main() {
     refuse([&] { ArrayView(six, std::vector<int64_t>(65, 1)); });
     refuse([&] { ArrayView(six, result(Dtype::kFloat32, {5})); });
     refuse([&] { ArrayView(six, result(Dtype::kFloat64, {6})); });
+
+    namespace mitchell = cpu::mitchell;
+    const auto multiply = [&](const mitchell::Method& method) {
+        return mitchell::result_of_multiply(view, view, method);
+    };
+    const mitchell::Table table{
+        .entries = std::vector<uint16_t>(63), .side = 8, .is_signed = false};
+    refuse([&] { multiply({.kind = mitchell::Kind::kTable}); });
+    refuse([&] { multiply({.kind = mitchell::Kind::kRealm, .width = 8}); });
+    refuse([&] {
+        multiply({.kind = mitchell::Kind::kTable,
+                  .table = std::make_shared<const mitchell::Table>(table)});
+    });
 }

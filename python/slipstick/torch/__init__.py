@@ -7,12 +7,14 @@ torch.export, torch.func and autocast, and runs on the CPU.
 try:
     import torch as _torch
 except ImportError as error:
-    message = "slipstick.torch: torch of at least version 2.6 must be installed, got none"
+    message = "slipstick.torch: torch of at least version 2.13 must be installed, got none"
     raise ImportError(message) from error
 
-if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) < (2, 6):
+# The oldest that the tests have run with. Before DLPack's exchange of tensors in C (2.8, for one),
+# kernels refuse those that require a gradient even where gradients are off.
+if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) < (2, 13):
     raise ImportError(
-        f"slipstick.torch: torch must have at least version 2.6, got {_torch.__version__}"
+        f"slipstick.torch: torch must have at least version 2.13, got {_torch.__version__}"
     )
 
 from slipstick.torch._approximate import ApproximationReport, approximate, restore

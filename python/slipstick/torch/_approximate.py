@@ -289,7 +289,7 @@ def _check_method(name: str, module: nn.Module, method: Method, gradient: str) -
     """Refuse a method that the products of a layer, or their gradient, could not use."""
     dtype = module.weight.dtype
     assert isinstance(dtype, torch.dtype)
-    one = torch.ones((1, 1), dtype=dtype)
+    one = torch.ones((1, 1), dtype=dtype, device="cpu")
     try:
         mitchell.matmul(one, one, method=method)
     except (TypeError, ValueError) as error:

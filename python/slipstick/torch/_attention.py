@@ -79,13 +79,14 @@ def attention(
     TypeError, ValueError
         For arguments that do not fit.
     NotImplementedError
-        When a gradient of a gradient is asked for.
+        When a gradient of a gradient is asked for, or a derivative in forward mode.
 
     Notes
     -----
     The operators behind it are ``torch.ops.slipstick.attention``, ``attention_with_stats`` (taken
     where a gradient will be needed) and ``attention_backward``. They run under torch.compile,
-    torch.export, torch.func and autocast.
+    torch.export, torch.func and autocast. Where none of these, no gradient and no mode is there to
+    see the call, it goes to the kernel at once.
 
     Source: Su Jianlin, kexue.fm/archives/8823 (2021) and 9034 (2022).
 

@@ -156,7 +156,9 @@ def _attention_backward(
     elif options[_LAW] == GIVEN:
         learned = grads.scale
     else:
-        parts = [torch.as_tensor(part, dtype=torch.float64) for part in grads.scale]
+        parts = [
+            torch.as_tensor(part, dtype=torch.float64, device=scale.device) for part in grads.scale
+        ]
         learned = torch.stack(parts, -1).reshape(scale.shape).to(scale.dtype)
     return grads.query, grads.key, grads.value, learned
 

@@ -67,7 +67,7 @@ def mitchell_conv2d(
     TypeError, ValueError
         For operands or parameters that do not fit.
     NotImplementedError
-        When a gradient of a gradient is asked for.
+        When a gradient of a gradient is asked for, or a derivative in forward mode.
 
     Notes
     -----
@@ -186,7 +186,7 @@ def _conv2d_backward(
         # (groups, taps, o / groups), the second operand
         kernels = weight.reshape(groups, -1, taps).transpose(1, 2)
         sums = torch.float64 if x.dtype == torch.float64 else torch.float32
-        total = torch.zeros(kernels.shape, dtype=sums)
+        total = kernels.new_zeros(kernels.shape, dtype=sums)
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         per_image = groups * taps * grad.shape[2] * grad.shape[3]
         step = max(1, _PATCHES // per_image)
@@ -222,6 +222,7 @@ def _fake(
     groups: int,
     *rest: Any,
 ) -> Tensor:
+    _checks.tensors(_NAME, ("x", "weight"), x, weight)
     sizes = [
         (x.shape[axis - 2] + 2 * padding[axis] - dilation[axis] * (weight.shape[axis + 2] - 1) - 1)
         // stride[axis]

@@ -65,7 +65,7 @@ def mitchell_matmul(
         For operands or parameters that do not fit, and for "exact" with a method that has no
         derivative to speak of.
     NotImplementedError
-        When a gradient of a gradient is asked for.
+        When a gradient of a gradient is asked for, or a derivative in forward mode.
 
     Notes
     -----
@@ -215,6 +215,7 @@ def _shape(a: Tensor, b: Tensor) -> list[int]:
 
 
 def _fake(a: Tensor, b: Tensor, *rest: Any) -> Tensor:
+    _checks.tensors("mitchell_matmul", ("a", "b"), a, b)
     dtype = a.dtype
     if not dtype.is_floating_point:
         wide = torch.uint64 if dtype in _UNSIGNED else torch.int64

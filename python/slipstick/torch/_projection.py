@@ -27,7 +27,7 @@ def project(
     """Project the last axis of a tensor onto `n_components` random directions.
 
     Its gradient is `slipstick.projection.back_project`, whose own gradient is this function again:
-    derivatives of any order are there.
+    derivatives of any order are there, and in forward mode.
 
     Parameters
     ----------

@@ -10,7 +10,9 @@ import inspect as _inspect
 
 try:
     from transformers.masking_utils import sdpa_mask as _sdpa_mask
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "transformers":
+        raise  # transformers is there, and lacks something itself
     message = (
         "slipstick.transformers: transformers of at least version 5.4 must be installed, got none "
         "or an older one"

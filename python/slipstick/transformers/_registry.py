@@ -54,6 +54,8 @@ def register(
     and masks leave; queries without a key, such as left padding, give 0. Heads of keys and values
     are not repeated. A soft cap is applied as the model asks for it.
 
+    Names are those of a process; one that is spawned has to register for itself.
+
     With scaling, what a layer would multiply the scores with, and d, the columns of a head, the
     factor is ``scaling * sqrt(d)`` times that of the law, which is 1 for most models.
 
