@@ -372,9 +372,10 @@ class DRUM(Method):
     """Dynamic range unbiased multiplier: the exact product of shortened operands.
 
     Hashemi, Bahar and Reda 2015. `width` bits are kept from the leading one on, the last of them
-    set where bits were dropped; operands of at most `width` bits stay as they are. The relative
-    error of an operand lies within ``2**(1 - width)``; the mean magnitude for 16-bit operands is
-    11.9, 2.94 and 0.73 % for widths 3, 5 and 7. A float product is rounded once, to nearest even.
+    set where bits were dropped; integers of at most `width` bits stay as they are, but a float has
+    as many bits as its dtype: with width 3, 3.0 becomes 3.5. The relative error of an operand lies
+    within ``2**(1 - width)``; the mean magnitude for 16-bit operands is 11.9, 2.94 and 0.73 % for
+    widths 3, 5 and 7. A float product is rounded once, to nearest even.
 
     Parameters
     ----------
