@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 import slipstick
-from slipstick import _cpu
 from slipstick._arrays import framework_of
-from slipstick._attention import _lower, _lowered, _window
+from slipstick._attention import _kernel, _lower, _lowered, _window
 from slipstick.torch import _checks, _library
 from slipstick.torch._scales import GIVEN, NUMBERS, scale_from, scale_of
 
@@ -92,7 +91,7 @@ def _forward(
         kind, values = _lambda_of(law, tuple(numbers), shape[-1] if shape else 1)
     else:
         kind, values = _lowered("attention", scale_from(None, law, numbers, scale), query)
-    result: Four = _cpu.attention(
+    result: Four = _kernel(
         query,
         key,
         value,
