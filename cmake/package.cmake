@@ -20,7 +20,9 @@ set(public_headers
   mitchell/kind.hpp
   mitchell/method.hpp
   mitchell/mitchell.hpp
+  mitchell/names.hpp
   mitchell/parameters.hpp
+  mitchell/results.hpp
   projection/csr.hpp
   projection/hadamard.hpp
   projection/hamming.hpp

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "mitchell/error_kernels.hpp"
-#include "mitchell/method.hpp"
+#include "mitchell/names.hpp"
 
 namespace slipstick::cpu::mitchell {
 

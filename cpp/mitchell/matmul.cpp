@@ -1,7 +1,5 @@
 #include <algorithm>
 
-#include "core/checks.hpp"
-#include "core/error.hpp"
 #include "core/store.hpp"
 #include "mitchell/kernels.hpp"
 #include "mitchell/matrices.hpp"
@@ -136,28 +134,7 @@ void multiply_matrices(const Method& method, Path path, const Matrix& a, const M
 
 ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b, const Method& method,
                             const char* function) {
-    check_dtype(function, {"a", a}, active_mitchell_matmul_kernels().matmul[a.dtype] != nullptr,
-                kAllDtypes);
-    check_same_dtype(function, {{"a", a}, {"b", b}});
-    for (const Named& operand : {Named{"a", a}, Named{"b", b}}) {
-        if (operand.tensor.rank == 0) {
-            refuse_value(function, "`", operand.name,
-                         "` must have at least one axis, got shape ()");
-        }
-    }
-    const Matrix left = matrix_of(a, true);
-    const Matrix right = matrix_of(b, false);
-    if (left.columns != right.rows) {
-        refuse_value(function, "`b` must have ", left.columns, " rows, as many as `a` of shape ",
-                     shape_text(a), " has columns, got shape ", shape_text(b));
-    }
-    parameters(function, a.dtype, method);
-    if (!is_float(a.dtype)) check_integer_sums(function, {"a", a}, {"b", b}, method, left.columns);
-    ResultSpec spec{sum_dtype(a.dtype)};
-    append_broadcast(function, {"a", a}, batch_rank(a), {"b", b}, batch_rank(b), spec);
-    if (a.rank >= 2) spec.append(left.rows);
-    if (b.rank >= 2) spec.append(right.columns);
-    return spec;
+    return result_of_matmul(a, b, method, function, cpu_sums());
 }
 
 void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, double multiplier,

@@ -6,13 +6,8 @@
 #include "mitchell/methods.hpp"
 #include "mitchell/operands.hpp"
 
-namespace slipstick::cpu::mitchell {
+namespace slipstick::mitchell {
 namespace {
-
-using slipstick::mitchell::dispatch_method;
-using slipstick::mitchell::Domain;
-using slipstick::mitchell::Methods;
-using slipstick::mitchell::Rule;
 
 [[noreturn]] void refuse_dtype(const char* function, const char* method, const char* expected,
                                Dtype dtype) {
@@ -116,4 +111,4 @@ Parameters parameters(const char* function, Dtype dtype, const Method& method) {
     return result;
 }
 
-}  // namespace slipstick::cpu::mitchell
+}  // namespace slipstick::mitchell

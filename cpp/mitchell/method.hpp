@@ -10,10 +10,7 @@
 #include "mitchell/kind.hpp"
 #include "mitchell/parameters.hpp"
 
-namespace slipstick::cpu::mitchell {
-
-using slipstick::mitchell::Kind;
-using slipstick::mitchell::Parameters;
+namespace slipstick::mitchell {
 
 // A square array of bit patterns: 256 x 256 products of 8-bit operands, 2^m x 2^m mantissas with
 // the carry above them (m = 1..7), or the 64 s_ij of REALM.
@@ -47,4 +44,4 @@ Method exchanged(const Method& method);
 // operands of `dtype`.
 Parameters parameters(const char* function, Dtype dtype, const Method& method);
 
-}  // namespace slipstick::cpu::mitchell
+}  // namespace slipstick::mitchell

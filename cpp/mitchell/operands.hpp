@@ -4,7 +4,7 @@
 #include "core/dtype.hpp"
 #include "mitchell/product.hpp"
 
-namespace slipstick::cpu::mitchell {
+namespace slipstick::mitchell {
 
 inline constexpr const char* kAllDtypes =
     "float32, float64, float16, bfloat16, int8, int16, int32, uint8, uint16 or uint32";
@@ -18,16 +18,16 @@ constexpr bool is_operand(Dtype dtype) {
            (dtype >= Dtype::kInt8 && dtype <= Dtype::kUInt32 && dtype != Dtype::kInt64);
 }
 
-constexpr const slipstick::mitchell::Format<uint64_t>& float_format(Dtype dtype) {
+constexpr const Format<uint64_t>& float_format(Dtype dtype) {
     switch (dtype) {
         case Dtype::kFloat32:
-            return slipstick::mitchell::kFormat32<uint64_t>;
+            return kFormat32<uint64_t>;
         case Dtype::kFloat64:
-            return slipstick::mitchell::kFormat64<uint64_t>;
+            return kFormat64<uint64_t>;
         case Dtype::kFloat16:
-            return slipstick::mitchell::kFormat16<uint64_t>;
+            return kFormat16<uint64_t>;
         default:
-            return slipstick::mitchell::kFormatB16<uint64_t>;
+            return kFormatB16<uint64_t>;
     }
 }
 
@@ -38,8 +38,7 @@ decltype(auto) dispatch_integer(Dtype dtype, F&& f) {
 
 inline Dtype product_dtype(Dtype dtype) {
     if (is_float(dtype)) return dtype;
-    return dispatch_integer(
-        dtype, []<class T>() { return DtypeOf<slipstick::mitchell::Wider<T>>::value; });
+    return dispatch_integer(dtype, []<class T>() { return DtypeOf<Wider<T>>::value; });
 }
 
 // 8-bit operands are summed in 32 bits, wider ones in 64.
@@ -53,4 +52,4 @@ inline Dtype sum_dtype(Dtype dtype) {
     });
 }
 
-}  // namespace slipstick::cpu::mitchell
+}  // namespace slipstick::mitchell

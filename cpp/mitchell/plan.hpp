@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "mitchell/kernels.hpp"
-#include "mitchell/method.hpp"
+#include "mitchell/names.hpp"
 
 namespace slipstick::cpu::mitchell {
 

@@ -1,10 +1,9 @@
 // What is known of the numbers in an operand of a sum of products, and what follows from it.
 #pragma once
 
-#include "core/checks.hpp"
 #include "core/store.hpp"
 #include "mitchell/kernels.hpp"
-#include "mitchell/method.hpp"
+#include "mitchell/names.hpp"
 
 namespace slipstick::cpu::mitchell {
 
@@ -13,9 +12,8 @@ namespace slipstick::cpu::mitchell {
 Magnitudes magnitudes_of(const ConstTensor& tensor);
 Magnitudes magnitudes_of(const Matrix& matrix);
 
-// A sum of `depth` products must fit the result. The limits of the product's dtype, or a table's
-// largest entry, settle most cases; where they do not, the data do.
-void check_integer_sums(const char* function, Named left, Named right, const Method& method,
-                        int64_t depth);
+// Sums of integers are checked by the bounds of sums.hpp, and where these do not settle it by the
+// data.
+const Sums& cpu_sums();
 
 }  // namespace slipstick::cpu::mitchell

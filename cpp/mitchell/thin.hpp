@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/store.hpp"
-#include "mitchell/method.hpp"
+#include "mitchell/names.hpp"
 
 namespace slipstick::cpu::mitchell {
 
