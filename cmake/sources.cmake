@@ -3,6 +3,7 @@
 # Checks and shapes, which are the same on every device.
 set(common_sources
   cpp/core/checks.cpp
+  cpp/core/nest.cpp
   cpp/core/tensor.cpp
   cpp/mitchell/geometry.cpp
   cpp/mitchell/method.cpp
@@ -68,3 +69,11 @@ set(level_sources
   cpp/projection/kernels.simd.cpp
   cpp/projection/skinny.simd.cpp
   cpp/projection/transform.simd.cpp)
+
+# The CUDA module's part.
+set(cuda_sources
+  cpp/mitchell/elementwise.cu
+  cpp/mitchell/floats.cu
+  cpp/mitchell/functions.cu
+  cpp/mitchell/integers.cu
+  cpp/mitchell/tables.cu)

@@ -4,12 +4,10 @@
 
 #include <array>
 
-#include "core/tensor.hpp"
+#include "core/nest.hpp"
 #include "core/threads.hpp"
 
 namespace slipstick::cpu {
-
-inline constexpr int kMaxOperands = 3;
 
 // A run of `count` elements; operand 0 is the result. Strides count elements.
 struct Strip {
@@ -19,9 +17,6 @@ struct Strip {
 
     void* target() const { return const_cast<void*>(data[0]); }
 };
-
-// NumPy's rule: shapes are aligned at their last axes, and an axis of length 1 stretches.
-bool broadcasts_to(const ConstTensor& input, int rank, const int64_t* shape);
 
 // Calls kernel(strip) for strips that cover `out` once. Every input must broadcast to out's shape.
 // `grain` is the number of elements that are worth a thread.
