@@ -12,109 +12,121 @@ namespace slipstick::cuda::mitchell {
 
 constexpr int kElementwiseThreads = 256;
 
-// What a thread needs to find its elements: a Nest, and which operands can be moved in packs.
+// What a thread needs to find its elements: the axes of a Nest, the last one cut into packs, and
+// which operands can be moved in packs.
 struct Walk {
-    int64_t count;
-    int rank;
-    bool whole_packs;  // no pack crosses the end of a row
+    int64_t packs;      // in all
+    int64_t row_packs;  // in a row, the last axis; the last of them may be part of one
+    int64_t row;        // the length of a row
+    int outer_rank;
     bool packed[kMaxOperands];
     char* data[kMaxOperands];
+    int64_t step[kMaxOperands];  // in bytes, as all strides
     int64_t size[kMaxRank];
-    int64_t stride[kMaxOperands][kMaxRank];  // in bytes
+    int64_t stride[kMaxOperands][kMaxRank];
 };
 
-// `elements` is the length of a pack; item sizes are those of the operands.
+// `elements` is the length of a pack.
 inline Walk make_walk(const Tensor& out, std::initializer_list<const ConstTensor*> inputs,
                       int elements) {
     const Nest nest = make_nest(out, inputs);
+    const Nest::Axis row =
+        nest.rank > 0 ? nest.axes[static_cast<size_t>(nest.rank - 1)] : Nest::Axis{1, {}};
     Walk walk{};
-    walk.count = out.size();
-    walk.rank = nest.rank;
-    const int last = nest.rank - 1;
-    walk.whole_packs = nest.rank <= 1 || nest.axes[static_cast<size_t>(last)].size % elements == 0;
+    walk.row = row.size;
+    walk.row_packs = ceil_div(row.size, elements);
+    walk.packs = out.size() / row.size * walk.row_packs;
+    walk.outer_rank = std::max(0, nest.rank - 1);
+    for (int axis = 0; axis < walk.outer_rank; ++axis)
+        walk.size[axis] = nest.axes[static_cast<size_t>(axis)].size;
     const ConstTensor* tensors[kMaxOperands] = {&out};
     std::copy(inputs.begin(), inputs.end(), tensors + 1);
-    for (int axis = 0; axis < nest.rank; ++axis)
-        walk.size[axis] = nest.axes[static_cast<size_t>(axis)].size;
     for (size_t operand = 0; operand < static_cast<size_t>(nest.operands); ++operand) {
-        walk.data[operand] = static_cast<char*>(const_cast<void*>(tensors[operand]->data));
         const int64_t item = item_size(tensors[operand]->dtype);
-        bool packed = walk.whole_packs && nest.rank > 0 &&
-                      reinterpret_cast<uintptr_t>(walk.data[operand]) %
-                              static_cast<uintptr_t>(item * elements) ==
-                          0;
-        for (int axis = 0; axis < nest.rank; ++axis) {
+        const int64_t bytes = item * elements;
+        walk.data[operand] = static_cast<char*>(const_cast<void*>(tensors[operand]->data));
+        walk.step[operand] = row.stride[operand];
+        bool packed = row.stride[operand] == item &&
+                      reinterpret_cast<intptr_t>(walk.data[operand]) % bytes == 0;
+        for (int axis = 0; axis < walk.outer_rank; ++axis) {
             const int64_t stride = nest.axes[static_cast<size_t>(axis)].stride[operand];
             walk.stride[operand][axis] = stride;
-            packed &= axis == last ? stride == item : stride % (item * elements) == 0;
+            packed &= stride % bytes == 0;
         }
         walk.packed[operand] = packed;
     }
     return walk;
 }
 
-// Where the element `index` of an operand lies, in bytes. Divisions of 64 bits take four times as
-// long as those of 32.
-__device__ inline int64_t offset_of(const Walk& walk, int operand, int64_t index) {
-    if (walk.rank <= 1) return index * walk.stride[operand][0];
-    int64_t offset = 0;
-    for (int axis = walk.rank - 1; axis >= 0; --axis) {
-        const int64_t size = walk.size[axis];
-        const int64_t rest = ((index | size) >> 32) == 0
-                                 ? int64_t{static_cast<uint32_t>(index) / static_cast<uint32_t>(size)}
-                                 : index / size;
-        offset += (index - rest * size) * walk.stride[operand][axis];
-        index = rest;
-    }
-    return offset;
+// Divisions of 64 bits take four times as long as those of 32.
+__device__ __forceinline__ int64_t quotient(int64_t value, int64_t divisor) {
+    return ((value | divisor) >> 32) == 0
+               ? int64_t{static_cast<uint32_t>(value) / static_cast<uint32_t>(divisor)}
+               : value / divisor;
 }
 
-// `used` elements from `first` on; others are left as they are.
-template <int elements, class T>
-__device__ void load_elements(const Walk& walk, int operand, int64_t first, int used,
-                              Pack<T, elements>& pack) {
-    const char* const start = walk.data[operand] + offset_of(walk, operand, first);
-    if (walk.packed[operand] && used == elements) {
-        pack = *reinterpret_cast<const Pack<T, elements>*>(start);
-        return;
-    }
-    const int64_t step = walk.rank > 0 ? walk.stride[operand][walk.rank - 1] : 0;
+// Where a pack lies in each operand, and how many of its elements the row has.
+struct Place {
+    char* data[kMaxOperands];
+    int used;
+};
+template <int operands, int elements>
+__device__ __forceinline__ Place place_of(const Walk& walk, int64_t pack) {
+    int64_t row = quotient(pack, walk.row_packs);
+    const int64_t first = (pack - row * walk.row_packs) * elements;
+    Place place;
+    place.used = static_cast<int>(walk.row - first < elements ? walk.row - first : elements);
 #pragma unroll
-    for (int i = 0; i < elements; ++i) {
-        if (i >= used) break;
-        const char* const place =
-            walk.whole_packs ? start + i * step
-                             : walk.data[operand] +
-                                   offset_of(walk, operand, first + i);
-        pack.element[i] = *reinterpret_cast<const T*>(place);
+    for (int i = 0; i < operands; ++i) place.data[i] = walk.data[i] + first * walk.step[i];
+#pragma unroll 1
+    for (int axis = walk.outer_rank - 1; axis >= 0; --axis) {
+        const int64_t outer = quotient(row, walk.size[axis]);
+        const int64_t position = row - outer * walk.size[axis];
+#pragma unroll
+        for (int i = 0; i < operands; ++i) place.data[i] += position * walk.stride[i][axis];
+        row = outer;
     }
+    return place;
 }
 
 template <int elements, class T>
-__device__ void store_elements(const Walk& walk, int64_t first, int used,
-                               const Pack<T, elements>& pack) {
-    char* const start = walk.data[0] + offset_of(walk, 0, first);
-    if (walk.packed[0] && used == elements) {
-        *reinterpret_cast<Pack<T, elements>*>(start) = pack;
+__device__ __forceinline__ void load_pack(const Walk& walk, const Place& place, int operand,
+                                          Pack<T, elements>& pack) {
+    const char* const data = place.data[operand];
+    if (walk.packed[operand] && place.used == elements) {
+        pack = *reinterpret_cast<const Pack<T, elements>*>(data);
         return;
     }
-    const int64_t step = walk.rank > 0 ? walk.stride[0][walk.rank - 1] : 0;
 #pragma unroll
     for (int i = 0; i < elements; ++i) {
-        if (i >= used) break;
-        char* const place =
-            walk.whole_packs
-                ? start + i * step
-                : walk.data[0] + offset_of(walk, 0, first + i);
-        *reinterpret_cast<T*>(place) = pack.element[i];
+        if (i < place.used)
+            pack.element[i] = *reinterpret_cast<const T*>(data + i * walk.step[operand]);
     }
 }
 
-// What an Operation says: `In` and `Out`, the types of elements; `kInputs`, 1 or 2; the function.
-// An input may be the result's memory: every thread reads its elements before it writes them.
+template <int elements, class T>
+__device__ __forceinline__ void store_pack(const Walk& walk, const Place& place,
+                                           const Pack<T, elements>& pack) {
+    char* const data = place.data[0];
+    if (walk.packed[0] && place.used == elements) {
+        *reinterpret_cast<Pack<T, elements>*>(data) = pack;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < elements; ++i) {
+        if (i < place.used) *reinterpret_cast<T*>(data + i * walk.step[0]) = pack.element[i];
+    }
+}
+
+// What an Operation says: `In` and `Out`, the types of elements; `kInputs`, 1 or 2; kHeavy, whether
+// arithmetic and not memory takes its time: packs are short then, which compiles in a third of the
+// time; the function. An input may be the result's memory: every thread reads its elements before
+// it writes them.
 template <class Operation>
 inline constexpr int kPackElements =
-    16 / static_cast<int>(std::max(sizeof(typename Operation::In), sizeof(typename Operation::Out)));
+    Operation::kHeavy ? 2
+                      : 16 / static_cast<int>(std::max(sizeof(typename Operation::In),
+                                                       sizeof(typename Operation::Out)));
 
 template <class Operation>
 __global__ void __launch_bounds__(kElementwiseThreads)
@@ -122,16 +134,15 @@ __global__ void __launch_bounds__(kElementwiseThreads)
     using In = typename Operation::In;
     using Out = typename Operation::Out;
     constexpr int elements = kPackElements<Operation>;
-    const int64_t step = int64_t{gridDim.x} * kElementwiseThreads * elements;
-    int64_t first = (int64_t{blockIdx.x} * kElementwiseThreads + threadIdx.x) * elements;
-    for (; first < walk.count; first += step) {
-        const int64_t rest = walk.count - first;
-        const int used = rest < elements ? static_cast<int>(rest) : elements;
+    const int64_t step = int64_t{gridDim.x} * kElementwiseThreads;
+    int64_t index = int64_t{blockIdx.x} * kElementwiseThreads + threadIdx.x;
+    for (; index < walk.packs; index += step) {
+        const Place place = place_of<1 + Operation::kInputs, elements>(walk, index);
         Pack<In, elements> a{};
         Pack<In, elements> b{};
         Pack<Out, elements> out;
-        load_elements<elements>(walk, 1, first, used, a);
-        if constexpr (Operation::kInputs == 2) load_elements<elements>(walk, 2, first, used, b);
+        load_pack(walk, place, 1, a);
+        if constexpr (Operation::kInputs == 2) load_pack(walk, place, 2, b);
 #pragma unroll
         for (int i = 0; i < elements; ++i) {
             if constexpr (Operation::kInputs == 2) {
@@ -140,7 +151,7 @@ __global__ void __launch_bounds__(kElementwiseThreads)
                 out.element[i] = operation(a.element[i]);
             }
         }
-        store_elements<elements>(walk, first, used, out);
+        store_pack(walk, place, out);
     }
 }
 
@@ -149,13 +160,13 @@ template <class Operation>
 void run_elementwise(const Context& context, const char* function, const Operation& operation,
                      std::initializer_list<const ConstTensor*> inputs, const Tensor& out) {
     constexpr int elements = kPackElements<Operation>;
+    if (out.size() == 0) return;
     constexpr int64_t kMostBlocks = int64_t{1} << 20;
     const Walk walk = make_walk(out, inputs, elements);
-    if (walk.count == 0) return;
-    const int64_t blocks = ceil_div(walk.count, int64_t{kElementwiseThreads} * elements);
+    const int64_t blocks = ceil_div(walk.packs, kElementwiseThreads);
     const dim3 grid(static_cast<unsigned>(std::min(blocks, kMostBlocks)));
-    launch(context, function, elementwise_kernel<Operation>, grid, kElementwiseThreads, 0, operation,
-           walk);
+    launch(context, function, elementwise_kernel<Operation>, grid, kElementwiseThreads, 0,
+           operation, walk);
 }
 
 }  // namespace slipstick::cuda::mitchell

@@ -13,23 +13,26 @@ using slipstick::mitchell::Format;
 using slipstick::mitchell::format;
 using slipstick::mitchell::Kind;
 using slipstick::mitchell::Pattern;
+using slipstick::mitchell::Rule;
 
 template <int bits>
 using LaneOfBits =
     std::conditional_t<bits == 16, uint16_t, std::conditional_t<bits == 32, uint32_t, uint64_t>>;
 
-// 20 to 30 instructions a product of Mitchell's own; at 12 bytes of float32 an H100 has time for 100.
+// 20 to 30 instructions a product of Mitchell's own; at 12 bytes of float32 an H100 has time for
+// 100.
 template <class M, class T>
 struct Multiply {
     using In = Pattern<T>;
     using Out = Pattern<T>;
     using Lane = LaneOfBits<M::lane_bits(8 * sizeof(Pattern<T>))>;
     static constexpr int kInputs = 2;
+    static constexpr bool kHeavy = M::kRule != Rule::kBitSum && M::kKind != Kind::kRaw;
     Parameters parameters;
 
     __device__ Out operator()(In a, In b) const {
-        return static_cast<Out>(slipstick::mitchell::multiply_bits<M>(
-            Lane{a}, Lane{b}, parameters, format<T, Lane>()));
+        return static_cast<Out>(
+            slipstick::mitchell::multiply_bits<M>(Lane{a}, Lane{b}, parameters, format<T, Lane>()));
     }
 };
 
@@ -38,6 +41,7 @@ struct Divide {
     using In = Pattern<T>;
     using Out = Pattern<T>;
     static constexpr int kInputs = 2;
+    static constexpr bool kHeavy = false;
     In c;
 
     __device__ Out operator()(In a, In b) const {
@@ -50,6 +54,7 @@ struct Reciprocal {
     using In = Pattern<T>;
     using Out = Pattern<T>;
     static constexpr int kInputs = 1;
+    static constexpr bool kHeavy = false;
     In c;
 
     __device__ Out operator()(In a) const {

@@ -16,11 +16,12 @@ using slipstick::mitchell::Pattern;
 template <class T>
 using Lane = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
 
-template <class T, int inputs = 1>
+template <class T, int inputs = 1, bool heavy = false>
 struct Function {
     using In = Pattern<T>;
     using Out = Pattern<T>;
     static constexpr int kInputs = inputs;
+    static constexpr bool kHeavy = heavy;
 };
 
 template <class T>
@@ -46,7 +47,7 @@ struct Exp2 : Function<T> {
 };
 
 template <class T>
-struct Power : Function<T, 2> {
+struct Power : Function<T, 2, true> {
     __device__ Pattern<T> operator()(Pattern<T> a, Pattern<T> p) const {
         constexpr Format<uint64_t> f = format<T, uint64_t>();
         const bool is_zero = (p & (f.sign - 1)) < f.smallest;
@@ -64,7 +65,7 @@ private:
     }
 };
 template <class T>
-struct PowerNumber : Function<T> {
+struct PowerNumber : Function<T, 1, true> {
     double p;
 
     __device__ Pattern<T> operator()(Pattern<T> a) const {

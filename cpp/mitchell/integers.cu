@@ -1,6 +1,7 @@
 // Products of integers, element by element.
 #include "mitchell/elementwise.cuh"
 #include "mitchell/multiply.hpp"
+#include "mitchell/operands.hpp"
 #include "mitchell/products.cuh"
 
 namespace slipstick::cuda::mitchell {
@@ -16,6 +17,7 @@ struct MultiplyIntegers {
     using In = T;
     using Out = Wider<T>;
     static constexpr int kInputs = 2;
+    static constexpr bool kHeavy = M::kDomain != Domain::kTable;
     Parameters parameters;
 
     __device__ Out operator()(T a, T b) const {
@@ -31,6 +33,7 @@ struct MultiplyInFloats {
     using In = T;
     using Out = Wider<T>;
     static constexpr int kInputs = 2;
+    static constexpr bool kHeavy = false;
 
     __device__ Out operator()(T a, T b) const {
         constexpr uint32_t kOne = 0x3f800000;
