@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -19,6 +21,41 @@ def test_info_names_version_compiler_levels_threads_and_cuda(capsys):
     for word in (_cpu.compiler, *_cpu.levels, "level active", "threads", "cuda"):
         assert word in text
     assert f"level active      {slipstick.get_isa()}" in text
+
+
+class TwoDevices(ModuleType):
+    """A CUDA module on a machine with two GPUs."""
+
+    runtime_version = 13000
+
+    def device_count(self):
+        return 2
+
+    def device_name(self, device):
+        return f"NVIDIA H{device + 1}00"
+
+    def device_memory(self, device):
+        return (device + 1) * 80 << 30
+
+    def compute_capability(self, device):
+        return 9, device
+
+
+@pytest.mark.parametrize(
+    ("module", "state"),
+    [
+        (
+            TwoDevices("slipstick._cuda"),
+            "runtime 13.0, NVIDIA H100 (80 GiB, compute capability 9.0), "
+            "NVIDIA H200 (160 GiB, compute capability 9.1)",
+        ),
+        (None, "not in this build"),
+    ],
+)
+def test_info_lists_the_devices(module, state, monkeypatch):
+    monkeypatch.delattr(slipstick, "_cuda", raising=False)
+    monkeypatch.setitem(sys.modules, "slipstick._cuda", module)  # None: not to be found
+    assert re.search(rf"^  cuda +{re.escape(state)}$", cli.info(), re.M)
 
 
 def test_the_module_is_the_same_program():

@@ -178,5 +178,9 @@ def _cuda_state() -> str:
     except ImportError:
         return "not in this build"
     major, minor = divmod(_cuda.runtime_version // 10, 100)
-    names = [_cuda.device_name(index) for index in range(_cuda.device_count())]
-    return f"runtime {major}.{minor}, " + (", ".join(names) if names else "no device found")
+    devices = []
+    for index in range(_cuda.device_count()):
+        capability = ".".join(map(str, _cuda.compute_capability(index)))
+        memory = f"{_cuda.device_memory(index) / 2**30:.0f} GiB"
+        devices.append(f"{_cuda.device_name(index)} ({memory}, compute capability {capability})")
+    return ", ".join([f"runtime {major}.{minor}", *(devices or ["no device found"])])
