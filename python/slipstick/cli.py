@@ -186,4 +186,4 @@ def _device(kernels: Any, index: int) -> str:
     major, minor = kernels.compute_capability(index)
     gigabytes = kernels.device_memory(index) / 2**30
     name = kernels.device_name(index)
-    return f"{index}: {name} (compute capability {major}.{minor}, {gigabytes:.0f} GiB)"
+    return f"{index}: {name} ({gigabytes:.0f} GiB, compute capability {major}.{minor})"
