@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from types import ModuleType
 
 import pytest
 
@@ -23,7 +22,7 @@ def test_info_names_version_compiler_levels_threads_and_cuda(capsys):
     assert f"level active      {slipstick.get_isa()}" in text
 
 
-class TwoDevices(ModuleType):
+class TwoDevices:
     """A CUDA module on a machine with two GPUs."""
 
     runtime_version = 13000
@@ -45,16 +44,15 @@ class TwoDevices(ModuleType):
     ("module", "state"),
     [
         (
-            TwoDevices("slipstick._cuda"),
-            "runtime 13.0, NVIDIA H100 (80 GiB, compute capability 9.0), "
-            "NVIDIA H200 (160 GiB, compute capability 9.1)",
+            TwoDevices(),
+            "runtime 13.0, 0: NVIDIA H100 (80 GiB, compute capability 9.0), "
+            "1: NVIDIA H200 (160 GiB, compute capability 9.1)",
         ),
         (None, "not in this build"),
     ],
 )
 def test_info_lists_the_devices(module, state, monkeypatch):
-    monkeypatch.delattr(slipstick, "_cuda", raising=False)
-    monkeypatch.setitem(sys.modules, "slipstick._cuda", module)  # None: not to be found
+    monkeypatch.setattr(cli, "cuda_kernels", lambda: module)
     assert re.search(rf"^  cuda +{re.escape(state)}$", cli.info(), re.M)
 
 
