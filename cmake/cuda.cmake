@@ -15,8 +15,41 @@ endif()
 if(NOT SLIPSTICK_PYTHON)
   return()
 endif()
-# The module calls the runtime from C++ only, so the CUDA compiler itself need not run.
+
+# Code for these devices, and what a driver can compile for later ones. It has to be set before the
+# language is enabled, which would choose one device; which the compiler knows is known afterwards.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+  set(default_architectures ON)
+endif()
+enable_language(CUDA)
 find_package(CUDAToolkit 12.4 REQUIRED)
-pybind11_add_module(_cuda MODULE NO_EXTRAS cpp/bind/cuda_module.cpp)
+if(default_architectures AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
+endif()
+
+add_library(slipstick_cuda OBJECT ${cuda_sources})
+target_include_directories(slipstick_cuda PRIVATE cpp)
+target_compile_options(slipstick_cuda PRIVATE
+  # As in slipstick_flags: every fused multiply-add is written out.
+  --fmad=false -Xcompiler=-ffp-contract=off
+  # The definitions that host and device share are constexpr, most of them without a word about CUDA.
+  --expt-relaxed-constexpr
+  -Xcompiler=-Wall,-Wextra
+  $<$<BOOL:${SLIPSTICK_WERROR}>:-Xcompiler=-Werror>
+  $<$<BOOL:${SLIPSTICK_WERROR}>:-Werror=all-warnings>)
+set_target_properties(slipstick_cuda PROPERTIES
+  CUDA_STANDARD 20
+  CUDA_STANDARD_REQUIRED ON
+  CUDA_EXTENSIONS OFF
+  CUDA_VISIBILITY_PRESET hidden)
+
+pybind11_add_module(_cuda MODULE NO_EXTRAS
+  cpp/bind/cuda_module.cpp
+  cpp/bind/array.cpp
+  $<TARGET_OBJECTS:slipstick_common>
+  $<TARGET_OBJECTS:slipstick_cuda>)
+# No device code is linked, so the C++ compiler links as for _cpu.
+set_target_properties(_cuda PROPERTIES LINKER_LANGUAGE CXX)
 target_link_libraries(_cuda PRIVATE slipstick_flags CUDA::cudart_static)
 install(TARGETS _cuda DESTINATION slipstick COMPONENT python)
