@@ -35,6 +35,9 @@ target_compile_options(slipstick_cuda PRIVATE
   --fmad=false -Xcompiler=-ffp-contract=off
   # The definitions that host and device share are constexpr, most of them without a word about CUDA.
   --expt-relaxed-constexpr
+  # 445: a lambda that dispatch() calls may have a type parameter and nothing else. 186: what is
+  # written for signed and unsigned types compares with zero.
+  --diag-suppress=445,186
   -Xcompiler=-Wall,-Wextra
   $<$<BOOL:${SLIPSTICK_WERROR}>:-Xcompiler=-Werror>
   $<$<BOOL:${SLIPSTICK_WERROR}>:-Werror=all-warnings>)

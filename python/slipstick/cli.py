@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slipstick import _cpu, cmake_dir, get_isa, get_num_threads, mitchell
+from slipstick._backend import cuda_kernels
 from slipstick._version import __version__
 
 
@@ -188,19 +189,23 @@ def available_levels() -> list[str]:
 
 
 def cuda_devices() -> list[str] | None:
-    """Return the names of the CUDA devices, or None in a build without CUDA."""
-    try:
-        from slipstick import _cuda
-    except ImportError:
+    """Return what is known of each CUDA device, or None in a build without CUDA."""
+    kernels = cuda_kernels()
+    if kernels is None:
         return None
-    return [_cuda.device_name(index) for index in range(_cuda.device_count())]
+    return [_device(kernels, index) for index in range(kernels.device_count())]
+
+
+def _device(kernels: Any, index: int) -> str:
+    major, minor = kernels.compute_capability(index)
+    gigabytes = kernels.device_memory(index) / 2**30
+    name = kernels.device_name(index)
+    return f"{index}: {name} ({gigabytes:.0f} GiB, compute capability {major}.{minor})"
 
 
 def _cuda_state() -> str:
-    names = cuda_devices()
-    if names is None:
+    kernels, devices = cuda_kernels(), cuda_devices()
+    if kernels is None or devices is None:
         return "not in this build"
-    from slipstick import _cuda
-
-    major, minor = divmod(_cuda.runtime_version // 10, 100)
-    return f"runtime {major}.{minor}, " + (", ".join(names) if names else "no device found")
+    major, minor = divmod(kernels.runtime_version // 10, 100)
+    return f"runtime {major}.{minor}, " + (", ".join(devices) if devices else "no device found")
