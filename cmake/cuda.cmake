@@ -16,17 +16,27 @@ if(NOT SLIPSTICK_PYTHON)
   return()
 endif()
 
-# Code for these devices, and what a driver can compile for later ones. It has to be set before the
-# language is enabled, which would choose one device; which the compiler knows is known afterwards.
+# Asked of the compiler, since enabling the language takes the list of devices.
+execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE nvcc_version)
+string(REGEX REPLACE ".*release ([0-9]+\\.[0-9]+).*" "\\1" nvcc_version "${nvcc_version}")
+if(NOT nvcc_version VERSION_GREATER_EQUAL 12.4)
+  set(refusal "the CUDA module needs nvcc 12.4 or later, got ${CMAKE_CUDA_COMPILER}: ${nvcc_version}")
+  if(SLIPSTICK_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "SLIPSTICK_CUDA=ON, but ${refusal}")
+  endif()
+  message(STATUS "slipstick: ${refusal}; _cuda is not built")
+  return()
+endif()
+# Code for these devices, and what a driver can compile for later ones.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
-  set(default_architectures ON)
+  if(nvcc_version VERSION_GREATER_EQUAL 12.8)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+  endif()
 endif()
 enable_language(CUDA)
-find_package(CUDAToolkit 12.4 REQUIRED)
-if(default_architectures AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
-endif()
+find_package(CUDAToolkit REQUIRED)
 
 add_library(slipstick_cuda OBJECT ${cuda_sources})
 target_include_directories(slipstick_cuda PRIVATE cpp)
@@ -35,6 +45,9 @@ target_compile_options(slipstick_cuda PRIVATE
   --fmad=false -Xcompiler=-ffp-contract=off
   # The definitions that host and device share are constexpr, most of them without a word about CUDA.
   --expt-relaxed-constexpr
+  # 445: a lambda that dispatch() calls may have a type parameter and nothing else. 186: what is
+  # written for signed and unsigned types compares with zero.
+  --diag-suppress=445,186
   -Xcompiler=-Wall,-Wextra
   $<$<BOOL:${SLIPSTICK_WERROR}>:-Xcompiler=-Werror>
   $<$<BOOL:${SLIPSTICK_WERROR}>:-Werror=all-warnings>)
