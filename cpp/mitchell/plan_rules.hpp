@@ -238,6 +238,11 @@ SLIPSTICK_HD bool certify(const Product& product, const Fields& a, const Fields&
     return true;
 }
 
+// What 8-bit and 16-bit integers can be, whatever an operand holds.
+SLIPSTICK_HD Magnitudes limits_of(Dtype dtype) {
+    return {1, uint64_t{1} << (item_size(dtype) * 8 - 1), true};
+}
+
 // The kernel of a product whose operands are `a` and `b` as scanned, or for integers the limits of
 // what they hold.
 SLIPSTICK_HD Choice choose(const Product& product, const Magnitudes& a, const Magnitudes& b) {
