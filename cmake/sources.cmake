@@ -5,6 +5,7 @@ set(common_sources
   cpp/core/checks.cpp
   cpp/core/nest.cpp
   cpp/core/tensor.cpp
+  cpp/mitchell/factors.cpp
   cpp/mitchell/geometry.cpp
   cpp/mitchell/method.cpp
   cpp/mitchell/results.cpp
@@ -73,6 +74,7 @@ set(level_sources
 # The CUDA module's part.
 set(cuda_sources
   cpp/mitchell/elementwise.cu
+  cpp/mitchell/factors.cu
   cpp/mitchell/floats.cu
   cpp/mitchell/functions.cu
   cpp/mitchell/integers.cu
