@@ -15,8 +15,54 @@ endif()
 if(NOT SLIPSTICK_PYTHON)
   return()
 endif()
-# The module calls the runtime from C++ only, so the CUDA compiler itself need not run.
-find_package(CUDAToolkit 12.4 REQUIRED)
-pybind11_add_module(_cuda MODULE NO_EXTRAS cpp/bind/cuda_module.cpp)
+
+# Asked of the compiler, since enabling the language takes the list of devices.
+execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE nvcc_version)
+string(REGEX REPLACE ".*release ([0-9]+\\.[0-9]+).*" "\\1" nvcc_version "${nvcc_version}")
+if(NOT nvcc_version VERSION_GREATER_EQUAL 12.4)
+  set(refusal "the CUDA module needs nvcc 12.4 or later, got ${CMAKE_CUDA_COMPILER}: ${nvcc_version}")
+  if(SLIPSTICK_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "SLIPSTICK_CUDA=ON, but ${refusal}")
+  endif()
+  message(STATUS "slipstick: ${refusal}; _cuda is not built")
+  return()
+endif()
+# Code for these devices, and what a driver can compile for later ones.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+  if(nvcc_version VERSION_GREATER_EQUAL 12.8)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+  endif()
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+
+add_library(slipstick_cuda OBJECT ${cuda_sources})
+target_include_directories(slipstick_cuda PRIVATE cpp)
+target_compile_options(slipstick_cuda PRIVATE
+  # As in slipstick_flags: every fused multiply-add is written out.
+  --fmad=false -Xcompiler=-ffp-contract=off
+  # The definitions that host and device share are constexpr, most of them without a word about CUDA.
+  --expt-relaxed-constexpr
+  # 445: a lambda that dispatch() calls may have a type parameter and nothing else. 186: what is
+  # written for signed and unsigned types compares with zero.
+  --diag-suppress=445,186
+  -Xcompiler=-Wall,-Wextra
+  $<$<BOOL:${SLIPSTICK_WERROR}>:-Xcompiler=-Werror>
+  $<$<BOOL:${SLIPSTICK_WERROR}>:-Werror=all-warnings>)
+set_target_properties(slipstick_cuda PROPERTIES
+  CUDA_STANDARD 20
+  CUDA_STANDARD_REQUIRED ON
+  CUDA_EXTENSIONS OFF
+  CUDA_VISIBILITY_PRESET hidden)
+
+pybind11_add_module(_cuda MODULE NO_EXTRAS
+  cpp/bind/cuda_module.cpp
+  cpp/bind/array.cpp
+  $<TARGET_OBJECTS:slipstick_common>
+  $<TARGET_OBJECTS:slipstick_cuda>)
+# No device code is linked, so the C++ compiler links as for _cpu.
+set_target_properties(_cuda PROPERTIES LINKER_LANGUAGE CXX)
 target_link_libraries(_cuda PRIVATE slipstick_flags CUDA::cudart_static)
 install(TARGETS _cuda DESTINATION slipstick COMPONENT python)

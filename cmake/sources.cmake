@@ -76,4 +76,5 @@ set(cuda_sources
   cpp/mitchell/floats.cu
   cpp/mitchell/functions.cu
   cpp/mitchell/integers.cu
+  cpp/mitchell/ranges.cu
   cpp/mitchell/tables.cu)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,18 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ranks = Ranks(4, tmp_path_factory.mktemp("ranks") / "store")
     yield ranks
     ranks.close()
+
+
+@pytest.fixture(scope="session")
+def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """CUDA on emulated devices, built from the sources: a `cuda_emulation.Emulator`.
+
+    SLIPSTICK_CUDA_EMULATOR names a folder in which a build is kept.
+    """
+    from cuda_emulation import Emulator
+
+    kept = os.environ.get("SLIPSTICK_CUDA_EMULATOR")
+    return Emulator(Path(kept) if kept else tmp_path_factory.mktemp("cuda_emulator"))
 
 
 @pytest.fixture(params=LEVELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -19,6 +20,40 @@ def test_info_names_version_compiler_levels_threads_and_cuda(capsys):
     for word in (_cpu.compiler, *_cpu.levels, "level active", "threads", "cuda"):
         assert word in text
     assert f"level active      {slipstick.get_isa()}" in text
+
+
+class TwoDevices:
+    """A CUDA module on a machine with two GPUs."""
+
+    runtime_version = 13000
+
+    def device_count(self):
+        return 2
+
+    def device_name(self, device):
+        return f"NVIDIA H{device + 1}00"
+
+    def device_memory(self, device):
+        return (device + 1) * 80 << 30
+
+    def compute_capability(self, device):
+        return 9, device
+
+
+@pytest.mark.parametrize(
+    ("module", "state"),
+    [
+        (
+            TwoDevices(),
+            "runtime 13.0, 0: NVIDIA H100 (80 GiB, compute capability 9.0), "
+            "1: NVIDIA H200 (160 GiB, compute capability 9.1)",
+        ),
+        (None, "not in this build"),
+    ],
+)
+def test_info_lists_the_devices(module, state, monkeypatch):
+    monkeypatch.setattr(cli, "cuda_kernels", lambda: module)
+    assert re.search(rf"^  cuda +{re.escape(state)}$", cli.info(), re.M)
 
 
 def test_the_module_is_the_same_program():

@@ -36,9 +36,11 @@ def test_includes(path):
         if owner in FAMILIES:
             others = [family for family in FAMILIES if family != owner]
             assert layer(include) not in others, f"{path} includes another family"
+        for_cuda = path.suffix in (".cu", ".cuh")
         if include.startswith("cuda"):
-            own = path.suffix in (".cu", ".cuh") or path.name == "cuda_module.cpp"
-            assert own, f"{path} sees CUDA"
+            assert for_cuda or path.name == "cuda_module.cpp", f"{path} sees CUDA"
+        if include.endswith(".cuh"):
+            assert for_cuda, f"{path} sees CUDA"
 
 
 @pytest.mark.parametrize("path", sorted(CPP.rglob("*.simd.cpp")), ids=lambda p: p.parent.name)
@@ -75,6 +77,14 @@ def test_reference_stands_alone(path):
         "slipstick._gaussian",
         "slipstick._philox",
     }
+
+
+def test_kernels_start_in_one_place():
+    """An emulation of CUDA replaces core/launch.cuh, and nothing else."""
+    for path in SOURCES:
+        if path != CPP / "core" / "launch.cuh":
+            assert "<<<" not in path.read_text()
+            assert "extern __shared__" not in path.read_text()
 
 
 def test_no_cuda_switches():

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "core/error.hpp"
 
@@ -114,20 +115,30 @@ bool says(py::handle object, const char* name) {
     return PyObject_IsTrue(answer.ptr()) == 1;
 }
 
-py::object dlpack_capsule(py::handle object) {
+py::object dlpack_capsule(py::handle object, const Place& place) {
     const py::object method = object.attr("__dlpack__");
+    py::dict options;
+    // The exporter makes this stream wait for what it has under way. 0 would be ambiguous: the
+    // default stream is 1.
+    if (place.type != dlpack::kCpu) options["stream"] = place.stream == 0 ? 1 : place.stream;
     try {
-        return method(py::arg("max_version") = py::make_tuple(1, 3));
+        return method(py::arg("max_version") = py::make_tuple(1, 3), **options);
     } catch (py::error_already_set& error) {
         if (!error.matches(PyExc_TypeError)) throw;
-        return method();  // written before DLPack 1.0
+        return method(**options);  // written before DLPack 1.0
     }
+}
+
+std::string text_of(dlpack::Device device) {
+    if (device.type == dlpack::kCpu) return "the CPU";
+    if (device.type == dlpack::kCuda) return text("CUDA device ", device.id);
+    return text("DLPack device ", device.type);
 }
 
 }  // namespace
 
-Array::Array(const char* function, const char* argument, py::handle object)
-    : function_(function), argument_(argument) {
+Array::Array(const char* function, const char* argument, py::handle object, const Place& place)
+    : function_(function), argument_(argument), place_(place) {
     if (py::isinstance<py::array>(object)) {
         load_numpy(py::reinterpret_borrow<py::array>(object));
     } else if (!load_exchange(object) && !load_capsule(object)) {
@@ -161,7 +172,17 @@ Tensor Array::writable() const {
     return Tensor{tensor_};
 }
 
+void Array::check_place(dlpack::Device device) const {
+    if (device.type == place_.type && (device.type == dlpack::kCpu || device.id == place_.device))
+        return;
+    const bool led = place_.like != nullptr && std::string_view(place_.like) != argument_;
+    refuse_value(function_, "`", argument_, "` must be on ", text_of({place_.type, place_.device}),
+                 led ? text(" like `", place_.like, "`") : "", ", got an array on ",
+                 text_of(device));
+}
+
 void Array::load_numpy(py::array array) {
+    check_place({dlpack::kCpu, 0});
     const py::dtype dtype = array.dtype();
     const std::optional<Dtype> known = numpy_dtype(dtype);
     if (!known || dtype.byteorder() == '>') {
@@ -225,8 +246,13 @@ bool Array::load_exchange(py::handle object) {
 
 bool Array::load_capsule(py::handle object) {
     if (!py::hasattr(object, "__dlpack__")) return false;
+    if (place_.type != dlpack::kCpu && py::hasattr(object, "__dlpack_device__")) {
+        // Before the export: another device's array knows nothing of this stream.
+        const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
+        check_place({device[0].cast<int32_t>(), device[1].cast<int32_t>()});
+    }
     try {
-        owner_ = dlpack_capsule(object);
+        owner_ = dlpack_capsule(object, place_);
     } catch (py::error_already_set& error) {
         // A deleted array, a traced one, one on a device that does not export.
         if (!error.matches(PyExc_Exception)) throw;
@@ -251,11 +277,7 @@ bool Array::load_capsule(py::handle object) {
 }
 
 void Array::load(const dlpack::DLTensor& source) {
-    if (source.device.type != dlpack::kCpu) {
-        refuse_value(function_, "`", argument_, "` must be on the CPU, got an array on ",
-                     source.device.type == dlpack::kCuda ? "CUDA" : "DLPack", " device ",
-                     source.device.type == dlpack::kCuda ? source.device.id : source.device.type);
-    }
+    check_place(source.device);
     const std::optional<Dtype> known = dlpack_dtype(source.dtype);
     if (!known) {
         refuse_type(function_, "`", argument_,

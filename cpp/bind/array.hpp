@@ -14,12 +14,23 @@ namespace slipstick::bind {
 
 namespace py = pybind11;
 
+// Where the arrays of a call have to lie.
+struct Place {
+    dlpack::DeviceType type;
+    int device;
+    intptr_t stream;   // of a GPU, on which the call's work is ordered
+    const char* like;  // the argument that decided it, or null
+};
+inline constexpr Place kOnCpu{dlpack::kCpu, 0, 0, nullptr};
+
 // A view of `object`; valid while this and `object` live. Throws TypeError or std::invalid_argument
-// in the name of `function` and `argument` for what is no array, lies on another device, has a
-// dtype without a kernel anywhere in the package, or cannot be read in place.
+// in the name of `function` and `argument` for what is no array, lies elsewhere than `place`, has a
+// dtype without a kernel anywhere in the package, or cannot be read in place. What lies on a GPU is
+// not looked at.
 class Array {
 public:
-    Array(const char* function, const char* argument, py::handle object);
+    Array(const char* function, const char* argument, py::handle object,
+          const Place& place = kOnCpu);
     Array(const Array&) = delete;
     Array& operator=(const Array&) = delete;
 
@@ -31,10 +42,12 @@ private:
     void load_numpy(py::array array);
     bool load_exchange(py::handle object);
     bool load_capsule(py::handle object);
+    void check_place(dlpack::Device device) const;
     void load(const dlpack::DLTensor& source);
 
     const char* function_;
     const char* argument_;
+    Place place_;
     ConstTensor tensor_{};
     bool read_only_ = false;
     py::object owner_;  // a DLPack capsule, or an array made for a NumPy scalar

@@ -14,9 +14,9 @@ namespace slipstick::bind {
 class Result {
 public:
     Result(const char* function, py::object out, const py::object& empty, const ResultSpec& spec,
-           std::initializer_list<Named> inputs, bool in_place = false)
+           std::initializer_list<Named> inputs, bool in_place = false, const Place& place = kOnCpu)
         : object_(out.is_none() ? make(function, empty, spec) : std::move(out)),
-          array_(function, "out", object_) {
+          array_(function, "out", object_, place) {
         check_out(function, array_.writable(), spec, inputs, in_place);
     }
 

@@ -1,10 +1,11 @@
 // _cpu: what this file holds is the list of what the module offers.
 #include "bind/attention.hpp"
+#include "bind/cpu_backend.hpp"
 #include "bind/errors.hpp"
+#include "bind/exceptions.hpp"
 #include "bind/lsh.hpp"
 #include "bind/mitchell.hpp"
 #include "bind/projection.hpp"
-#include "core/error.hpp"
 #include "core/isa.hpp"
 #include "core/threads.hpp"
 
@@ -42,20 +43,12 @@ void bind_core(py::module_& module) {
 }  // namespace
 
 PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
-    py::register_local_exception_translator([](std::exception_ptr pointer) {
-        try {
-            std::rethrow_exception(pointer);
-        } catch (const slipstick::TypeError& error) {
-            py::set_error(PyExc_TypeError, error.what());
-        } catch (const std::bad_alloc&) {
-            py::set_error(PyExc_MemoryError, "slipstick: no memory for what this call works with");
-        }
-    });
+    slipstick::bind::register_exceptions();
     slipstick::cpu::init_level_from_environment();
     slipstick::cpu::init_threads_from_environment();
     bind_core(module);
     slipstick::bind::bind_attention(module);
-    slipstick::bind::bind_mitchell(module);
+    slipstick::bind::bind_mitchell<slipstick::bind::CpuBackend>(module);
     slipstick::bind::bind_errors(module);
     slipstick::bind::bind_projection(module);
     slipstick::bind::bind_lsh(module);

@@ -1,10 +1,13 @@
 // _cuda: built where a CUDA compiler was found; imports without a driver, and then counts no
 // devices.
 #include <cuda_runtime_api.h>
-#include <pybind11/pybind11.h>
 
-#include <stdexcept>
 #include <string>
+
+#include "bind/cuda_backend.hpp"
+#include "bind/exceptions.hpp"
+#include "bind/mitchell.hpp"
+#include "core/error.hpp"
 
 namespace py = pybind11;
 
@@ -16,23 +19,45 @@ int device_count() {
     return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
-std::string device_name(int device) {
+cudaDeviceProp properties_of(const char* function, int device) {
     if (device < 0 || device >= device_count()) {
-        throw std::invalid_argument(
-            "device_name: `device` must be less than the number of CUDA devices, " +
-            std::to_string(device_count()) + ", got " + std::to_string(device));
+        slipstick::refuse_value(function, "`device` must be less than the number of CUDA devices, ",
+                                device_count(), ", got ", device);
     }
     cudaDeviceProp properties{};
     const cudaError_t status = cudaGetDeviceProperties(&properties, device);
-    if (status != cudaSuccess)
-        throw std::runtime_error(std::string("device_name: ") + cudaGetErrorString(status));
-    return properties.name;
+    if (status != cudaSuccess) {
+        throw slipstick::cuda::Error(std::string(function) +
+                                     ": CUDA reports: " + cudaGetErrorString(status));
+    }
+    return properties;
+}
+
+void bind_devices(py::module_& module) {
+    module.attr("runtime_version") = CUDART_VERSION;
+    module.def("device_count", &device_count);
+    module.def(
+        "device_name",
+        [](int device) { return std::string(properties_of("device_name", device).name); },
+        py::arg("device"));
+    // In bytes.
+    module.def(
+        "device_memory",
+        [](int device) { return properties_of("device_memory", device).totalGlobalMem; },
+        py::arg("device"));
+    module.def(
+        "compute_capability",
+        [](int device) {
+            const cudaDeviceProp properties = properties_of("compute_capability", device);
+            return py::make_tuple(properties.major, properties.minor);
+        },
+        py::arg("device"));
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
-    module.attr("runtime_version") = CUDART_VERSION;
-    module.def("device_count", &device_count);
-    module.def("device_name", &device_name, py::arg("device"));
+    slipstick::bind::register_exceptions();
+    bind_devices(module);
+    slipstick::bind::bind_mitchell<slipstick::bind::CudaBackend>(module);
 }

@@ -238,6 +238,11 @@ SLIPSTICK_HD bool certify(const Product& product, const Fields& a, const Fields&
     return true;
 }
 
+// What 8-bit and 16-bit integers can be, whatever an operand holds.
+SLIPSTICK_HD Magnitudes limits_of(Dtype dtype) {
+    return {1, uint64_t{1} << (item_size(dtype) * 8 - 1), true};
+}
+
 // The kernel of a product whose operands are `a` and `b` as scanned, or for integers the limits of
 // what they hold.
 SLIPSTICK_HD Choice choose(const Product& product, const Magnitudes& a, const Magnitudes& b) {
@@ -312,6 +317,33 @@ SLIPSTICK_HD Choice choose(const Product& product, const Magnitudes& a, const Ma
     choice.kernel = item_size(dtype) == 1 ? Kernel::kLookup : Kernel::kGeneral;
     choice.left = choice.right = {};
     return choice;
+}
+
+// The kernels that `choose` can name for a product whatever its operands are: bit 1 << kernel for
+// each. A GPU launches all of them, and all but the one that is chosen return at once.
+SLIPSTICK_HD unsigned candidates(const Product& product) {
+    const auto bit = [](Kernel kernel) { return 1u << static_cast<int>(kernel); };
+    const bool floats = is_float(product.dtype);
+    // Of integers of 8 and 16 bits everything is known.
+    if (!floats && item_size(product.dtype) < 4) {
+        const Magnitudes limits = limits_of(product.dtype);
+        return bit(choose(product, limits, limits).kernel);
+    }
+    if (product.path == Path::kExact || product.kind == Kind::kRaw)
+        return bit(choose(product, {}, {}).kernel);
+    if (is_exact_in_disguise(product.dtype, product.kind, product.width)) {
+        const bool rounds =
+            change_of(product, shape_of(product.dtype), shape_of(chain_dtype(product.dtype))).odd !=
+            0;
+        return bit(Kernel::kExact) | (rounds ? bit(Kernel::kGeneral) : 0);
+    }
+    unsigned kernels = bit(Kernel::kGeneral);
+    if (!is_bit_sum(product) || product.path == Path::kGeneral) return kernels;
+    const bool low_bits = product.kind == Kind::kAlmSoa;
+    if (product.path != Path::kFlushed) kernels |= bit(low_bits ? Kernel::kLowSums : Kernel::kSums);
+    if (floats && product.path != Path::kSums)
+        kernels |= bit(low_bits ? Kernel::kLowFlushed : Kernel::kFlushed);
+    return kernels;
 }
 
 }  // namespace slipstick::mitchell

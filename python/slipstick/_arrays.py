@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from slipstick import _cpu
+from slipstick._backend import cuda_kernels
 
 Empty = Callable[[tuple[int, ...], str], Any]
 
@@ -24,11 +28,46 @@ class Framework(NamedTuple):
     mutable : bool
         Whether the framework's arrays may be written to. The results of one whose arrays may not
         are computed in NumPy's memory and handed over by `finish`.
+    kernels : module
+        The compiled module for where the array is.
     """
 
     empty: Empty
     finish: Callable[[Any], Any]
     mutable: bool = True
+    kernels: Any = _cpu
+
+
+class Place(NamedTuple):
+    """Where an array on a device is, and how its framework makes another one there."""
+
+    empty: Empty
+    device: int
+    stream: int  # the framework's current one on the device, a cudaStream_t
+
+
+class DeviceMemory:
+    """Makes results and scratch memory on a device, for a call that runs in a stream's order."""
+
+    __slots__ = ("_empty", "_function", "device", "stream")
+
+    def __init__(self, function: str, place: Place) -> None:
+        self._function = function
+        self._empty, self.device, self.stream = place
+
+    def __call__(self, shape: tuple[int, ...], dtype: str) -> Any:
+        try:
+            return self._empty(shape, dtype)
+        except (RuntimeError, MemoryError) as error:
+            size = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+            raise RuntimeError(
+                f"{self._function}: CUDA device {self.device} must have memory for "
+                f"{size * math.prod(shape)} bytes more, got: {_first_line(error)}"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _itself(array: Any) -> Any:
@@ -50,6 +89,33 @@ def _torch_empty(shape: tuple[int, ...], dtype: str) -> Any:
         return torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
     except RuntimeError as error:
         raise MemoryError(f"torch has no memory for a {dtype} result of shape {shape}") from error
+
+
+def _torch_place(array: Any) -> Place | None:
+    """Return where a tensor is, None on the CPU."""
+    if not getattr(array, "is_cuda", False):
+        return None
+    torch = sys.modules["torch"]
+    device = array.device
+
+    def empty(shape: tuple[int, ...], dtype: str) -> Any:
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
+
+    return Place(empty, device.index, torch.cuda.current_stream(device).cuda_stream)
+
+
+def _cupy_empty(shape: tuple[int, ...], dtype: str) -> Any:
+    return sys.modules["cupy"].empty(shape, dtype)
+
+
+def _cupy_place(array: Any) -> Place | None:
+    cupy = sys.modules["cupy"]
+
+    def empty(shape: tuple[int, ...], dtype: str) -> Any:
+        with array.device:
+            return _cupy_empty(shape, dtype)
+
+    return Place(empty, array.device.id, cupy.cuda.get_current_stream(array.device.id).ptr)
 
 
 def _jax_empty(shape: tuple[int, ...], dtype: str) -> Any:
@@ -77,9 +143,12 @@ _JAX = Framework(_jax_empty, _jax_finish, mutable=False)
 _FRAMEWORKS = {
     "numpy": _NUMPY,
     "torch": Framework(_torch_empty, _itself),
+    "cupy": Framework(_cupy_empty, _itself),
     "jax": _JAX,
     "jaxlib": _JAX,
 }
+# Of the frameworks whose arrays may be on a CUDA device: where one is.
+_PLACES: dict[str, Callable[[Any], Place | None]] = {"torch": _torch_place, "cupy": _cupy_place}
 
 
 def to_numpy(function: str, argument: str, array: Any) -> NDArray[Any]:
@@ -97,14 +166,26 @@ def to_numpy(function: str, argument: str, array: Any) -> NDArray[Any]:
         raise TypeError(message) from error
 
 
-def _framework(array: Any) -> Framework:
+def _framework(function: str, array: Any) -> Framework:
     if type(array) is np.ndarray:
         return _NUMPY
     for base in type(array).__mro__:
-        known = _FRAMEWORKS.get(str(base.__module__).partition(".")[0])
+        name = str(base.__module__).partition(".")[0]
+        known = _FRAMEWORKS.get(name)
         if known is not None:
-            return known
+            place = _PLACES[name](array) if name in _PLACES else None
+            return known if place is None else _on_device(function, place)
     return _NUMPY  # any other array that offers DLPack
+
+
+def _on_device(function: str, place: Place) -> Framework:
+    kernels = cuda_kernels()
+    if kernels is None:
+        raise ValueError(
+            f"{function}: arrays must be on the CPU, since this build of slipstick has no CUDA "
+            f"module, got one on CUDA device {place.device}"
+        )
+    return Framework(DeviceMemory(function, place), _itself, kernels=kernels)
 
 
 def framework_of(function: str, array: Any, out: Any = None) -> Framework:
@@ -113,11 +194,13 @@ def framework_of(function: str, array: Any, out: Any = None) -> Framework:
     Raises
     ------
     ValueError
-        If `out` belongs to a framework whose arrays must not be written to.
+        If `out` belongs to a framework whose arrays must not be written to, or `array` is on a
+        CUDA device in a build without CUDA.
     """
-    if out is not None:
-        if not _framework(out).mutable:
-            kind = type(out).__name__
-            raise ValueError(f"{function}: `out` must be writable, got an immutable {kind}")
-        return _NUMPY  # `out` is returned as it is
-    return _framework(array)
+    framework = _framework(function, array)
+    if out is None:
+        return framework
+    if not _framework(function, out).mutable:
+        kind = type(out).__name__
+        raise ValueError(f"{function}: `out` must be writable, got an immutable {kind}")
+    return framework._replace(finish=_itself)  # `out` is returned as it is

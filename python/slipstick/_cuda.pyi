@@ -1,4 +1,70 @@
+from typing import Any, Protocol
+
 runtime_version: int
 
 def device_count() -> int: ...
 def device_name(device: int) -> str: ...
+def device_memory(device: int) -> int: ...
+def compute_capability(device: int) -> tuple[int, int]: ...
+
+class Empty(Protocol):
+    """Makes arrays on a device, whose memory is used in the order of a stream."""
+
+    @property
+    def device(self) -> int: ...
+    @property
+    def stream(self) -> int: ...
+    def __call__(self, shape: tuple[int, ...], dtype: str, /) -> Any: ...
+
+class MitchellMethod:
+    def __init__(
+        self,
+        kind: str,
+        width: int = 0,
+        bias: float = 0.0,
+        mode: str = "",
+        table: Any = None,
+    ) -> None: ...
+
+def multiply(a: Any, b: Any, method: MitchellMethod, out: Any, empty: Empty) -> Any: ...
+def square(a: Any, method: MitchellMethod, out: Any, empty: Empty) -> Any: ...
+def divide(a: Any, b: Any, method: MitchellMethod, out: Any, empty: Empty) -> Any: ...
+def reciprocal(a: Any, method: MitchellMethod, out: Any, empty: Empty) -> Any: ...
+def sqrt(a: Any, out: Any, empty: Empty) -> Any: ...
+def log2(a: Any, out: Any, empty: Empty) -> Any: ...
+def exp2(a: Any, out: Any, empty: Empty) -> Any: ...
+def power(a: Any, p: Any, out: Any, empty: Empty) -> Any: ...
+def matmul(
+    a: Any,
+    b: Any,
+    method: MitchellMethod,
+    multiplier: float,
+    out: Any,
+    empty: Empty,
+    path: str = "auto",
+) -> Any: ...
+def conv2d(
+    x: Any,
+    weight: Any,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    same_padding: bool,
+    dilation: tuple[int, int],
+    groups: int,
+    method: MitchellMethod,
+    out: Any,
+    empty: Empty,
+    form: str = "auto",
+    path: str = "auto",
+) -> Any: ...
+def matmul_backward(
+    grad: Any,
+    a: Any,
+    b: Any,
+    method: MitchellMethod,
+    gradient: str,
+    derivative: str,
+    offset: float,
+    terms: int,
+    empty: Empty,
+) -> tuple[Any, Any]: ...

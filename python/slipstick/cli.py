@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slipstick import _cpu, cmake_dir, get_isa, get_num_threads, mitchell
+from slipstick._backend import cuda_kernels
 from slipstick._version import __version__
 
 
@@ -173,10 +174,16 @@ def info() -> str:
 
 
 def _cuda_state() -> str:
-    try:
-        from slipstick import _cuda
-    except ImportError:
+    kernels = cuda_kernels()
+    if kernels is None:
         return "not in this build"
-    major, minor = divmod(_cuda.runtime_version // 10, 100)
-    names = [_cuda.device_name(index) for index in range(_cuda.device_count())]
-    return f"runtime {major}.{minor}, " + (", ".join(names) if names else "no device found")
+    major, minor = divmod(kernels.runtime_version // 10, 100)
+    devices = [_device(kernels, index) for index in range(kernels.device_count())]
+    return f"runtime {major}.{minor}, " + (", ".join(devices) if devices else "no device found")
+
+
+def _device(kernels: Any, index: int) -> str:
+    major, minor = kernels.compute_capability(index)
+    gigabytes = kernels.device_memory(index) / 2**30
+    name = kernels.device_name(index)
+    return f"{index}: {name} ({gigabytes:.0f} GiB, compute capability {major}.{minor})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick._numbers import given
 from slipstick.mitchell._base import Derivative
@@ -81,8 +80,9 @@ def matmul_backward(
     if gradient == "exact":
         fraction = _FRACTION_BITS.get(str(getattr(grad, "dtype", "")).rpartition(".")[2], 23)
         derivative = _derivative(chosen, fraction)
-    grad_a, grad_b = _cpu.matmul_backward(
-        grad, a, b, chosen._native, gradient, *derivative, framework.empty
+    native = chosen._in(framework.kernels)
+    grad_a, grad_b = framework.kernels.matmul_backward(
+        grad, a, b, native, gradient, *derivative, framework.empty
     )
     return framework.finish(grad_a), framework.finish(grad_b)
 

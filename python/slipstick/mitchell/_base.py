@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from slipstick import _cpu
 from slipstick._numbers import given
 
 # No format has more fraction bits: a width beyond is the same as this one.
@@ -49,7 +50,18 @@ class Method:
     (True, True, 'DRUM(width=5)')
     """
 
-    _native: Any  # the compiled counterpart, of every method but this base
+    _arguments: Any  # keywords of the compiled counterpart; every method but this base has them
+
+    def _in(self, kernels: Any) -> Any:
+        """Return the compiled counterpart in a module of kernels, made once."""
+        made = self.__dict__.get(kernels.__name__)
+        if made is None:
+            made = self.__dict__[kernels.__name__] = kernels.MitchellMethod(**self._arguments)
+        return made
+
+    @property
+    def _native(self) -> Any:
+        return self._in(_cpu)
 
     @property
     def identity(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from operator import index
 from typing import Any
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.mitchell._methods import Method, as_method
 
@@ -71,12 +70,12 @@ def conv2d(
     (2, 8, 5, 5)
     """
     framework = framework_of("conv2d", x, out)
-    native = as_method("conv2d", method)._native
+    native = as_method("conv2d", method)._in(framework.kernels)
     if isinstance(padding, str) and padding not in ("valid", "same"):
         raise ValueError(
             f"conv2d: `padding` must be an int, a pair of ints, 'valid' or 'same', got {padding!r}"
         )
-    result = _cpu.conv2d(
+    result = framework.kernels.conv2d(
         x,
         weight,
         _pair("stride", stride),

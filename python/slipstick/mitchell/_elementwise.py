@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick._numbers import is_number, to_float
 from slipstick.mitchell._methods import Method, Mitchell, as_method
@@ -19,16 +18,16 @@ _QUOTIENTS = {
 }
 
 
-def _quotient(function: str, method: object) -> Any:
-    """Return the compiled method of a quotient: Mitchell's, with or without an offset."""
+def _quotient(function: str, method: object) -> Method:
+    """Return the method of a quotient: Mitchell's, with or without an offset."""
     if isinstance(method, str) and method in _QUOTIENTS:
-        return _QUOTIENTS[method]._native
+        return _QUOTIENTS[method]
     if isinstance(method, Mitchell):
         if method.raw or method.kosson_jaggi:
             raise ValueError(
                 f"{function}: `method` must be without `raw` and `kosson_jaggi`, got {method!r}"
             )
-        return method._native
+        return method
     expected = ", ".join(repr(name) for name in _QUOTIENTS)
     message = f"{function}: `method` must be a Mitchell object or one of {expected}, got {method!r}"
     raise ValueError(message) if isinstance(method, str) else TypeError(message)
@@ -85,8 +84,8 @@ def multiply(a: Any, b: Any, *, method: str | Method = "mitchell", out: Any = No
     array([ 16.,   8., -24.], dtype=float32)
     """
     framework = framework_of("multiply", a, out)
-    native = as_method("multiply", method)._native
-    return framework.finish(_cpu.multiply(a, b, native, out, framework.empty))
+    native = as_method("multiply", method)._in(framework.kernels)
+    return framework.finish(framework.kernels.multiply(a, b, native, out, framework.empty))
 
 
 def square(a: Any, *, method: str | Method = "mitchell", out: Any = None) -> Any:
@@ -127,8 +126,8 @@ def square(a: Any, *, method: str | Method = "mitchell", out: Any = None) -> Any
     array([ 4.,  8., 24.], dtype=float32)
     """
     framework = framework_of("square", a, out)
-    native = as_method("square", method)._native
-    return framework.finish(_cpu.square(a, native, out, framework.empty))
+    native = as_method("square", method)._in(framework.kernels)
+    return framework.finish(framework.kernels.square(a, native, out, framework.empty))
 
 
 def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any:
@@ -173,8 +172,8 @@ def divide(a: Any, b: Any, *, method: str | Mitchell = "mitchell", out: Any = No
     array([4.  , 3.25], dtype=float32)
     """
     framework = framework_of("divide", a, out)
-    native = _quotient("divide", method)
-    return framework.finish(_cpu.divide(a, b, native, out, framework.empty))
+    native = _quotient("divide", method)._in(framework.kernels)
+    return framework.finish(framework.kernels.divide(a, b, native, out, framework.empty))
 
 
 def reciprocal(a: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any:
@@ -216,8 +215,8 @@ def reciprocal(a: Any, *, method: str | Mitchell = "mitchell", out: Any = None) 
     array([ 0.25 ,  0.375, -0.75 ], dtype=float32)
     """
     framework = framework_of("reciprocal", a, out)
-    native = _quotient("reciprocal", method)
-    return framework.finish(_cpu.reciprocal(a, native, out, framework.empty))
+    native = _quotient("reciprocal", method)._in(framework.kernels)
+    return framework.finish(framework.kernels.reciprocal(a, native, out, framework.empty))
 
 
 def sqrt(a: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any:
@@ -260,7 +259,7 @@ def sqrt(a: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any
     """
     framework = framework_of("sqrt", a, out)
     _expect_plain("sqrt", method)
-    return framework.finish(_cpu.sqrt(a, out, framework.empty))
+    return framework.finish(framework.kernels.sqrt(a, out, framework.empty))
 
 
 def log2(a: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any:
@@ -303,7 +302,7 @@ def log2(a: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any
     """
     framework = framework_of("log2", a, out)
     _expect_plain("log2", method)
-    return framework.finish(_cpu.log2(a, out, framework.empty))
+    return framework.finish(framework.kernels.log2(a, out, framework.empty))
 
 
 def exp2(a: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any:
@@ -347,7 +346,7 @@ def exp2(a: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any
     """
     framework = framework_of("exp2", a, out)
     _expect_plain("exp2", method)
-    return framework.finish(_cpu.exp2(a, out, framework.empty))
+    return framework.finish(framework.kernels.exp2(a, out, framework.empty))
 
 
 def power(a: Any, p: Any, *, method: str | Mitchell = "mitchell", out: Any = None) -> Any:
@@ -397,4 +396,4 @@ def power(a: Any, p: Any, *, method: str | Mitchell = "mitchell", out: Any = Non
     framework = framework_of("power", a, out)
     _expect_plain("power", method)
     exponent = to_float(p) if is_number(p) else p
-    return framework.finish(_cpu.power(a, exponent, out, framework.empty))
+    return framework.finish(framework.kernels.power(a, exponent, out, framework.empty))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick._numbers import given, is_number, to_float
 from slipstick.mitchell._elementwise import multiply
@@ -105,7 +104,9 @@ def matmul(
     framework = framework_of("matmul", a, out)
     chosen = as_method("matmul", method)
     multiplier = _multiplier(a, chosen, correction)
-    return framework.finish(_cpu.matmul(a, b, chosen._native, multiplier, out, framework.empty))
+    native = chosen._in(framework.kernels)
+    product = framework.kernels.matmul(a, b, native, multiplier, out, framework.empty)
+    return framework.finish(product)
 
 
 def _multiplier(a: Any, method: Method, correction: str | float | None) -> float:

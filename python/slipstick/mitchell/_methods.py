@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from slipstick import _cpu
 from slipstick._numbers import given, is_number
 from slipstick.mitchell._base import LARGEST, WIDEST, Derivative, Method, bits_or_zero, integer
 from slipstick.mitchell._constants import float32_offset, lmul_offset, realm_table
@@ -114,9 +113,9 @@ class Mitchell(Method):
         return Derivative("carry", offset=self.offset)
 
     @cached_property
-    def _native(self) -> Any:
+    def _arguments(self) -> dict[str, Any]:
         mode = "raw" if self.raw else "kosson-jaggi" if self.kosson_jaggi else ""
-        return _cpu.MitchellMethod("mitchell", bias=self.offset, mode=mode)
+        return {"kind": "mitchell", "bias": self.offset, "mode": mode}
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,8 +157,8 @@ class LMul(Method):
         return None if bits < fraction else Derivative("carry", offset=2.0 ** -lmul_offset(bits))
 
     @cached_property
-    def _native(self) -> Any:
-        return _cpu.MitchellMethod("lmul", width=bits_or_zero(self, "bits"))
+    def _arguments(self) -> dict[str, Any]:
+        return {"kind": "lmul", "width": bits_or_zero(self, "bits")}
 
 
 @dataclass(frozen=True, repr=False)
@@ -198,8 +197,8 @@ class LMulFormula(Method):
         return None if (self.bits or fraction) < fraction else Derivative("leading")
 
     @cached_property
-    def _native(self) -> Any:
-        return _cpu.MitchellMethod("lmul-formula", width=bits_or_zero(self, "bits"))
+    def _arguments(self) -> dict[str, Any]:
+        return {"kind": "lmul-formula", "width": bits_or_zero(self, "bits")}
 
 
 @dataclass(frozen=True, repr=False)
@@ -240,8 +239,8 @@ class MBM(Method):
         return None if self.truncate else Derivative("carry")
 
     @cached_property
-    def _native(self) -> Any:
-        return _cpu.MitchellMethod("mbm", width=min(self.truncate, LARGEST))
+    def _arguments(self) -> dict[str, Any]:
+        return {"kind": "mbm", "width": min(self.truncate, LARGEST)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -283,9 +282,9 @@ class REALM(Method):
         return Derivative("carry")
 
     @cached_property
-    def _native(self) -> Any:
+    def _arguments(self) -> dict[str, Any]:
         table = realm_table(self.segments)
-        return _cpu.MitchellMethod("realm", width=self.segments, table=table)
+        return {"kind": "realm", "width": self.segments, "table": table}
 
 
 @dataclass(frozen=True, repr=False)
@@ -327,8 +326,8 @@ class ILM(Method):
         return Derivative("remainder", terms=self.iterations + 1)
 
     @cached_property
-    def _native(self) -> Any:
-        return _cpu.MitchellMethod("ilm", width=self.iterations)
+    def _arguments(self) -> dict[str, Any]:
+        return {"kind": "ilm", "width": self.iterations}
 
 
 @dataclass(frozen=True, repr=False)
@@ -363,8 +362,8 @@ class MitchW(Method):
         integer(self, "width", "at least 1", 1)
 
     @cached_property
-    def _native(self) -> Any:
-        return _cpu.MitchellMethod("mitch-w", width=min(self.width, WIDEST))
+    def _arguments(self) -> dict[str, Any]:
+        return {"kind": "mitch-w", "width": min(self.width, WIDEST)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -401,8 +400,8 @@ class DRUM(Method):
         integer(self, "width", "at least 1", 1)
 
     @cached_property
-    def _native(self) -> Any:
-        return _cpu.MitchellMethod("drum", width=min(self.width, WIDEST))
+    def _arguments(self) -> dict[str, Any]:
+        return {"kind": "drum", "width": min(self.width, WIDEST)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -437,8 +436,8 @@ class ALMSOA(Method):
         integer(self, "width", "at least 1", 1)
 
     @cached_property
-    def _native(self) -> Any:
-        return _cpu.MitchellMethod("alm-soa", width=min(self.width, LARGEST))
+    def _arguments(self) -> dict[str, Any]:
+        return {"kind": "alm-soa", "width": min(self.width, LARGEST)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -462,8 +461,8 @@ class OperandDecomposition(Method):
     """
 
     @cached_property
-    def _native(self) -> Any:
-        return _cpu.MitchellMethod("operand-decomposition")
+    def _arguments(self) -> dict[str, Any]:
+        return {"kind": "operand-decomposition"}
 
 
 _NAMES: dict[str, Method] = {
@@ -508,7 +507,7 @@ def methods() -> tuple[str, ...]:
 def as_method(function: str, method: object) -> Method:
     """Return the method of a name, or the object itself; `function` is named in the error."""
     # The base itself, or a subclass from elsewhere, has nothing compiled that could run.
-    if isinstance(method, Method) and hasattr(type(method), "_native"):
+    if isinstance(method, Method) and hasattr(type(method), "_arguments"):
         return method
     if isinstance(method, str) and method in _NAMES:
         return _NAMES[method]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slipstick import _cpu
 from slipstick._arrays import to_numpy
 from slipstick.mitchell._base import Method
 
@@ -88,8 +87,8 @@ class Table(Method):
         return hashlib.sha256(entries.tobytes()).hexdigest()
 
     @cached_property
-    def _native(self) -> Any:
-        return _cpu.MitchellMethod("table", table=self.array)
+    def _arguments(self) -> dict[str, Any]:
+        return {"kind": "table", "table": self.array}
 
     def __repr__(self) -> str:
         size = len(self.array)

@@ -1,0 +1,68 @@
+// What the bindings call to compute on the CPU.
+#pragma once
+
+#include "bind/call.hpp"
+#include "mitchell/backward.hpp"
+#include "mitchell/conv2d.hpp"
+#include "mitchell/mitchell.hpp"
+
+namespace slipstick::bind {
+
+class CpuBackend {
+public:
+    using Method = mitchell::Method;
+
+    CpuBackend(const char*, const char*, const py::object&) {}
+
+    const Place& place() const { return kOnCpu; }
+    static const mitchell::Method& description(const Method& method) { return method; }
+
+    ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b,
+                                const Method& method) const {
+        return cpu::mitchell::result_of_matmul(a, b, method);
+    }
+    ResultSpec result_of_conv2d(const ConstTensor& x, const ConstTensor& weight,
+                                const mitchell::ConvOptions& options, const Method& method) const {
+        return cpu::mitchell::result_of_conv2d(x, weight, options, method);
+    }
+    void check_matmul_backward(const ConstTensor& grad, const ConstTensor& a, const ConstTensor& b,
+                               const Method& method) const {
+        cpu::mitchell::check_matmul_backward(grad, a, b, method);
+    }
+
+    void multiply(const ConstTensor& a, const ConstTensor& b, const Method& method,
+                  const Tensor& out) const {
+        cpu::mitchell::multiply(a, b, method, out);
+    }
+    void divide(const ConstTensor& a, const ConstTensor& b, const Method& method,
+                const Tensor& out) const {
+        cpu::mitchell::divide(a, b, method, out);
+    }
+    void reciprocal(const ConstTensor& a, const Method& method, const Tensor& out) const {
+        cpu::mitchell::reciprocal(a, method, out);
+    }
+    void sqrt(const ConstTensor& a, const Tensor& out) const { cpu::mitchell::sqrt(a, out); }
+    void log2(const ConstTensor& a, const Tensor& out) const { cpu::mitchell::log2(a, out); }
+    void exp2(const ConstTensor& a, const Tensor& out) const { cpu::mitchell::exp2(a, out); }
+    template <class Exponent>
+    void power(const ConstTensor& a, const Exponent& p, const Tensor& out) const {
+        cpu::mitchell::power(a, p, out);
+    }
+    void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, double multiplier,
+                const Tensor& out, mitchell::Path path) const {
+        cpu::mitchell::matmul(a, b, method, multiplier, out, path);
+    }
+    void conv2d(const ConstTensor& x, const ConstTensor& weight,
+                const mitchell::ConvOptions& options, const Method& method,
+                const Tensor& out) const {
+        cpu::mitchell::conv2d(x, weight, options, method, out);
+    }
+    void matmul_backward(const ConstTensor& grad, const ConstTensor& a, const ConstTensor& b,
+                         const Method& method, mitchell::Gradient gradient,
+                         const mitchell::Derivative& derivative, const Tensor& grad_a,
+                         const Tensor& grad_b) const {
+        cpu::mitchell::matmul_backward(grad, a, b, method, gradient, derivative, grad_a, grad_b);
+    }
+};
+
+}  // namespace slipstick::bind

@@ -1,0 +1,115 @@
+// What the bindings call to compute on a CUDA device.
+#pragma once
+
+#include <vector>
+
+#include "bind/call.hpp"
+#include "core/cuda.hpp"
+#include "mitchell/cuda.hpp"
+#include "mitchell/sums.hpp"
+
+namespace slipstick::bind {
+
+// Scratch memory from the caller's framework: one-dimensional arrays of bytes, which go back to its
+// allocator with the call. Like the call's results they are ordered on its stream.
+class FrameworkMemory : public cuda::Memory {
+public:
+    FrameworkMemory(const char* function, const py::object& empty, const Place& place)
+        : function_(function), empty_(empty), place_(place) {}
+
+    void* allocate(int64_t bytes) override {
+        if (bytes == 0) return nullptr;
+        const py::gil_scoped_acquire gil;
+        arrays_.push_back(empty_(py::make_tuple(bytes), "uint8"));
+        return Array(function_, "empty", arrays_.back(), place_).writable().mutable_data();
+    }
+
+private:
+    const char* function_;
+    py::object empty_;
+    Place place_;
+    std::vector<py::object> arrays_;
+};
+
+// `empty` is what makes the call's arrays, empty(shape, dtype_name), and knows where: its
+// attributes `device` and `stream` are integers. `first` names the argument that they come from.
+class CudaBackend {
+public:
+    using Method = cuda::mitchell::Method;
+
+    CudaBackend(const char* function, const char* first, const py::object& empty)
+        : place_{dlpack::kCuda, empty.attr("device").cast<int>(),
+                 empty.attr("stream").cast<intptr_t>(), first},
+          memory_(function, empty, place_),
+          context_{place_.device, reinterpret_cast<void*>(place_.stream), &memory_} {}
+    CudaBackend(const CudaBackend&) = delete;
+    CudaBackend& operator=(const CudaBackend&) = delete;
+
+    const Place& place() const { return place_; }
+    static const mitchell::Method& description(const Method& method) { return method.description; }
+
+    ResultSpec result_of_matmul(const ConstTensor& a, const ConstTensor& b,
+                                const Method& method) const {
+        return mitchell::result_of_matmul(a, b, method.description, "matmul", kSums);
+    }
+    ResultSpec result_of_conv2d(const ConstTensor& x, const ConstTensor& weight,
+                                const mitchell::ConvOptions& options, const Method& method) const {
+        return mitchell::result_of_conv2d(x, weight, options, method.description, kSums);
+    }
+    void check_matmul_backward(const ConstTensor& grad, const ConstTensor& a, const ConstTensor& b,
+                               const Method& method) const {
+        mitchell::check_matmul_backward(grad, a, b, method.description, kSums);
+    }
+
+    void multiply(const ConstTensor& a, const ConstTensor& b, const Method& method,
+                  const Tensor& out) const {
+        cuda::mitchell::multiply(context_, a, b, method, out);
+    }
+    void divide(const ConstTensor& a, const ConstTensor& b, const Method& method,
+                const Tensor& out) const {
+        cuda::mitchell::divide(context_, a, b, method, out);
+    }
+    void reciprocal(const ConstTensor& a, const Method& method, const Tensor& out) const {
+        cuda::mitchell::reciprocal(context_, a, method, out);
+    }
+    void sqrt(const ConstTensor& a, const Tensor& out) const {
+        cuda::mitchell::sqrt(context_, a, out);
+    }
+    void log2(const ConstTensor& a, const Tensor& out) const {
+        cuda::mitchell::log2(context_, a, out);
+    }
+    void exp2(const ConstTensor& a, const Tensor& out) const {
+        cuda::mitchell::exp2(context_, a, out);
+    }
+    template <class Exponent>
+    void power(const ConstTensor& a, const Exponent& p, const Tensor& out) const {
+        cuda::mitchell::power(context_, a, p, out);
+    }
+    void matmul(const ConstTensor& a, const ConstTensor& b, const Method& method, double multiplier,
+                const Tensor& out, mitchell::Path path) const {
+        cuda::mitchell::matmul(context_, a, b, method, multiplier, out, path);
+    }
+    void conv2d(const ConstTensor& x, const ConstTensor& weight,
+                const mitchell::ConvOptions& options, const Method& method,
+                const Tensor& out) const {
+        cuda::mitchell::conv2d(context_, x, weight, options, method, out);
+    }
+    void matmul_backward(const ConstTensor& grad, const ConstTensor& a, const ConstTensor& b,
+                         const Method& method, mitchell::Gradient gradient,
+                         const mitchell::Derivative& derivative, const Tensor& grad_a,
+                         const Tensor& grad_b) const {
+        cuda::mitchell::matmul_backward(context_, grad, a, b, method, gradient, derivative, grad_a,
+                                        grad_b);
+    }
+
+private:
+    static constexpr mitchell::Sums kSums{
+        &cuda::mitchell::is_summand, cuda::mitchell::kSummandDtypes,
+        "float32, float16 or bfloat16 on CUDA", &mitchell::check_sums_by_bound};
+
+    Place place_;
+    FrameworkMemory memory_;
+    cuda::Context context_;
+};
+
+}  // namespace slipstick::bind
