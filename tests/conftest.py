@@ -16,6 +16,21 @@ from slipstick import _cpu
 pytest.register_assert_rewrite("attention_oracle", "attention_backward_oracle")
 
 LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
+SWEPT = ("isa", "threads")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the levels and thread counts of a case one after the other: they share its oracle."""
+    places: dict[Any, int] = {}
+
+    def place(item: pytest.Item) -> int:
+        spec = getattr(item, "callspec", None)
+        # The objects of the lists that the tests are parametrised with.
+        own = {} if spec is None else {name: id(value) for name, value in spec.params.items()}
+        case = frozenset((name, value) for name, value in own.items() if name not in SWEPT)
+        return places.setdefault((item.nodeid.partition("[")[0], case), len(places))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

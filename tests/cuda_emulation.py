@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,6 +66,7 @@ class Emulator:
 
     def __init__(self, folder: Path) -> None:
         library = build(folder)
+        self.folder = folder
         self.cuda = _load("_cuda", library)
         self.control = _load("_cuda_emulator", library)
 
@@ -109,6 +109,27 @@ class Emulator:
             yield stream
         finally:
             self.control.destroy_stream(stream)
+
+    @contextmanager
+    def capture(self, stream: int) -> Iterator[Graph]:
+        """Keep what is launched on the stream, for the graph to run."""
+        self.control.begin_capture(stream)
+        graph = Graph(self.control)
+        try:
+            yield graph
+        finally:
+            graph.number = self.control.end_capture()
+
+
+class Graph:
+    """Launches that were captured."""
+
+    def __init__(self, control: ModuleType) -> None:
+        self.control = control
+        self.number = -1
+
+    def replay(self) -> None:
+        self.control.replay(self.number)
 
 
 class EmulatedArray:

@@ -94,6 +94,7 @@ Exposed::~Exposed() {
 }
 
 void* allocate(int device, size_t bytes) {
+    catch_wrong_accesses();
     const std::lock_guard lock(mutex);
     if (bytes > kDeviceBytes - used_bytes(device)) return nullptr;
     const size_t room = round_up(bytes, kAlignment);

@@ -7,6 +7,7 @@
 
 #include "bind/dlpack.hpp"
 #include "emulator.hpp"
+#include "trials.hpp"
 
 namespace py = pybind11;
 namespace dlpack = slipstick::bind::dlpack;
@@ -136,4 +137,15 @@ PYBIND11_MODULE(_cuda_emulator, module, py::mod_gil_not_used()) {
     module.def("begin_capture", [](intptr_t stream) { begin_capture(stream_of(stream)); });
     module.def("end_capture", &end_capture);
     module.def("replay", &replay, py::call_guard<py::gil_scoped_release>());
+
+    using Triple = std::array<unsigned, 3>;
+    module.def(
+        "run_trial",
+        [](const std::string& name, int device, intptr_t stream, intptr_t from, intptr_t to,
+           int count, Triple grid, Triple block, size_t shared_bytes) {
+            run_trial(name, device, stream, from, to, count, dim3(grid[0], grid[1], grid[2]),
+                      dim3(block[0], block[1], block[2]), shared_bytes);
+        },
+        py::arg("name"), py::arg("device"), py::arg("stream"), py::arg("source"), py::arg("to"),
+        py::arg("count"), py::arg("grid"), py::arg("block"), py::arg("shared_bytes"));
 }
