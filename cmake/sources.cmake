@@ -78,5 +78,9 @@ set(cuda_sources
   cpp/mitchell/floats.cu
   cpp/mitchell/functions.cu
   cpp/mitchell/integers.cu
+  cpp/mitchell/matmul.cu
   cpp/mitchell/ranges.cu
-  cpp/mitchell/tables.cu)
+  cpp/mitchell/sum_products.cu
+  cpp/mitchell/tables.cu
+  cpp/mitchell/tile_general.cu
+  cpp/mitchell/tile_sums.cu)
