@@ -42,28 +42,25 @@ __device__ __forceinline__ uint32_t keep_ones(uint32_t lane, int64_t terms) {
     return lane - rest;
 }
 
-// f(T{}) for the operands' type.
-template <class F>
-__device__ __forceinline__ auto as_type(Dtype dtype, F f) {
-    switch (dtype) {
-        case Dtype::kFloat16:
-            return f(Float16{});
-        case Dtype::kBFloat16:
-            return f(BFloat16{});
-        default:
-            return f(float{});
-    }
+// The number that an element's bits stand for.
+__device__ __forceinline__ uint32_t widened(Dtype dtype, uint32_t element) {
+    const auto narrow = static_cast<uint16_t>(element);
+    if (dtype == Dtype::kFloat16) return bits::of(to_float(Float16{narrow}));
+    return dtype == Dtype::kBFloat16 ? bits::of(to_float(BFloat16{narrow})) : element;
 }
 
 template <int pitch, class Held>
 __device__ __forceinline__ void store_numbers(const FactorProblem& p, const Operand& operand,
-                                              int64_t terms, const Held& held, uint32_t* shared) {
-    as_type(p.dtype, [&]<class T>(T) {
-        held.template store<T, 1, pitch>(operand, shared, [&](T value, int) {
-            const uint32_t lane = bits::of(slipstick::mitchell::number<float>(value));
-            return Lanes<1>{terms > 0 ? keep_ones(lane, terms) : lane};
-        });
-    });
+                                              int64_t terms, const Held& held, uint32_t* plane) {
+    Pack<uint32_t, 4> lanes;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const uint32_t element = p.dtype == Dtype::kFloat32 ? held.template element<4>(operand, i)
+                                                            : held.template element<2>(operand, i);
+        const uint32_t lane = widened(p.dtype, element);
+        lanes.element[i] = terms > 0 ? keep_ones(lane, terms) : lane;
+    }
+    held.template store<pitch>(operand, lanes, plane);
 }
 
 template <bool finite>
@@ -90,10 +87,9 @@ __device__ __forceinline__ void sum_tile(const FactorProblem& p, uint32_t (*lane
             const int64_t own_row = row + i < p.rows ? row + i : p.rows - 1;
             const int64_t own_column = column + j < p.columns ? column + j : p.columns - 1;
             const int64_t place = places.own + own_row * p.own_row + own_column * p.own_column;
-            const uint32_t own = as_type(p.dtype, [&]<class T>(T) {
-                return bits::of(
-                    slipstick::mitchell::number<float>(static_cast<const T*>(p.own)[place]));
-            });
+            const uint32_t own = widened(p.dtype, p.dtype == Dtype::kFloat32
+                                                      ? static_cast<const uint32_t*>(p.own)[place]
+                                                      : static_cast<const uint16_t*>(p.own)[place]);
             partner[i][j] = slipstick::mitchell::partner_of(own, constants, f);
             undefined[i][j] = slipstick::mitchell::undefined_by(own, f);
             chain[i][j] = 0;
@@ -102,9 +98,9 @@ __device__ __forceinline__ void sum_tile(const FactorProblem& p, uint32_t (*lane
     }
 
     const int item = static_cast<int>(item_size(p.dtype));
-    Loader<Tile::kRows, Tile::kThreads> left(p.grad, item, places.grad, first_row, p.rows);
-    Loader<Tile::kColumns, Tile::kThreads> right(p.other, item, places.other, first_column,
-                                                 p.columns);
+    Loader<Tile::kRows, Tile::kThreads, false> left(p.grad, item, places.grad, first_row, p.rows);
+    Loader<Tile::kColumns, Tile::kThreads, false> right(p.other, item, places.other, first_column,
+                                                        p.columns);
     const auto load = [&](int64_t k) {
         left.load(p.grad, item, k, p.depth, 0);
         right.load(p.other, item, k, p.depth, 0);
