@@ -16,6 +16,7 @@ from attention_oracle import (
     row_factors,
     visible_and_bias,
 )
+from remembered import remembered
 from slipstick.scales import LogN, Scale, SSMax, Su
 
 
@@ -123,6 +124,7 @@ class Expected(NamedTuple):
     errors: Grads  # e_ref of each
 
 
+@remembered
 @np.errstate(invalid="ignore", over="ignore", under="ignore")
 def expected(arrays, upstream, options) -> Expected:
     """The gradients in extended precision, and the errors of the naive implementation."""

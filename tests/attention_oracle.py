@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import slipstick
+from remembered import remembered
 from slipstick import reference
 from slipstick.scales import LogN
 
@@ -165,6 +166,7 @@ def exact_rows(query, key, value, options) -> Rows:
     return Rows(out, *stats)
 
 
+@remembered
 @np.errstate(invalid="ignore", over="ignore")
 def expected(query, key, value, options) -> Expected:
     dtype = query.dtype

@@ -16,6 +16,21 @@ from slipstick import _cpu
 pytest.register_assert_rewrite("attention_oracle", "attention_backward_oracle")
 
 LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
+SWEPT = ("isa", "threads")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the levels and thread counts of a case one after the other: they share its oracle."""
+    places: dict[Any, int] = {}
+
+    def place(item: pytest.Item) -> int:
+        spec = getattr(item, "callspec", None)
+        # The objects of the lists that the tests are parametrised with.
+        own = {} if spec is None else {name: id(value) for name, value in spec.params.items()}
+        case = frozenset((name, value) for name, value in own.items() if name not in SWEPT)
+        return places.setdefault((item.nodeid.partition("[")[0], case), len(places))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +44,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """CUDA on emulated devices, built from the sources: a `cuda_emulation.Emulator`.
+def cuda_emulator(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A `cuda_emulation.Emulator`, built from the sources.
 
     SLIPSTICK_CUDA_EMULATOR names a folder in which a build is kept.
     """
@@ -38,6 +53,26 @@ def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     kept = os.environ.get("SLIPSTICK_CUDA_EMULATOR")
     return Emulator(Path(kept) if kept else tmp_path_factory.mktemp("cuda_emulator"))
+
+
+@pytest.fixture
+def emulated_cuda(cuda_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make slipstick's functions take the arrays of emulated devices."""
+    cuda_emulator.register(monkeypatch)
+    return cuda_emulator
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Any:
+    """Run the test on emulated CUDA devices, and on the machine's where torch finds some."""
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated_cuda")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    from cuda_torch import TorchDevices
+
+    return TorchDevices()
 
 
 @pytest.fixture(params=LEVELS)

@@ -58,7 +58,7 @@ def test_level_sources_use_no_containers_or_algorithms(path):
 def test_only_the_public_api_imports_the_module(path):
     """Bridges and programs stand on the public functions."""
     bridges = {"dask", "sklearn", "torch", "transformers", "distributed"}
-    above = {"demo", "cli", "bench", "reference", "scales"} | bridges
+    above = {"demo", "cli", "bench", "selftest", "reference", "scales"} | bridges
     if path.stem in above or path.parent.name in above:
         allowed = {"cli"}  # `slipstick info` shows what the module knows of itself
         uses = re.search(r"\b_(cpu|cuda)\b", path.read_text()) is not None

@@ -1,4 +1,4 @@
-"""The program `slipstick`: info, errors, demo, bench and cmakedir."""
+"""The program `slipstick`: info, errors, demo, bench, selftest and cmakedir."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="one family only (default: all)",
     )
     bench.add_argument("--json", type=Path, help="write the figures to this file too")
+    selftest = commands.add_parser("selftest", help="check what this installation computes")
+    selftest.add_argument(
+        "--device", default="cpu", help="cpu, cuda or such as cuda:1 (default: %(default)s)"
+    )
+    selftest.add_argument("--json", type=Path, help="write the table to this file too")
     cmakedir = commands.add_parser("cmakedir", help="where CMake finds the package for C++ users")
     options = parser.parse_args(arguments)
 
@@ -70,7 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             errors.error(str(error))
         print(text)
         return 0
-    # The other two import optional packages: only when they are asked for.
+    # The others import what the rest does not need, optional packages too: only when asked for.
+    if options.command == "selftest":
+        try:
+            failed: int = import_module("slipstick.selftest").run(options.device, options.json)
+        except (ValueError, OSError) as error:
+            selftest.error(str(error))
+        return failed
     if options.command == "demo":
         status: int = import_module("slipstick.demo").run(options.out)
     else:
@@ -157,12 +168,11 @@ def info() -> str:
     >>> slipstick.cli.info().startswith("slipstick ")
     True
     """
-    available = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
     rows = {
         "python": f"{platform.python_version()} on {platform.machine()}",
         "compiler": _cpu.compiler,
         "levels compiled": ", ".join(_cpu.levels),
-        "levels available": ", ".join(available),
+        "levels available": ", ".join(available_levels()),
         "level active": get_isa(),
         "threads": str(get_num_threads()),
         "cuda": _cuda_state(),
@@ -173,13 +183,17 @@ def info() -> str:
     return "\n".join(lines)
 
 
-def _cuda_state() -> str:
+def available_levels() -> list[str]:
+    """Return the instruction-set levels that were compiled and that this machine runs."""
+    return list(_cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1])
+
+
+def cuda_devices() -> list[str] | None:
+    """Return what is known of each CUDA device, or None in a build without CUDA."""
     kernels = cuda_kernels()
     if kernels is None:
-        return "not in this build"
-    major, minor = divmod(kernels.runtime_version // 10, 100)
-    devices = [_device(kernels, index) for index in range(kernels.device_count())]
-    return f"runtime {major}.{minor}, " + (", ".join(devices) if devices else "no device found")
+        return None
+    return [_device(kernels, index) for index in range(kernels.device_count())]
 
 
 def _device(kernels: Any, index: int) -> str:
@@ -187,3 +201,11 @@ def _device(kernels: Any, index: int) -> str:
     gigabytes = kernels.device_memory(index) / 2**30
     name = kernels.device_name(index)
     return f"{index}: {name} ({gigabytes:.0f} GiB, compute capability {major}.{minor})"
+
+
+def _cuda_state() -> str:
+    kernels, devices = cuda_kernels(), cuda_devices()
+    if kernels is None or devices is None:
+        return "not in this build"
+    major, minor = divmod(kernels.runtime_version // 10, 100)
+    return f"runtime {major}.{minor}, " + (", ".join(devices) if devices else "no device found")

@@ -275,7 +275,7 @@ def _why_not(module: nn.Module) -> str | None:
     weight = module.weight
     if not isinstance(weight, torch.Tensor) or weight.dtype not in _DTYPES:
         return f"its weight has dtype {getattr(weight, 'dtype', type(weight).__name__)}"
-    if weight.device.type not in ("cpu", "meta"):
+    if weight.device.type not in ("cpu", "cuda", "meta"):
         return f"its weight is on device {weight.device}, where there is no kernel"
     return None
 

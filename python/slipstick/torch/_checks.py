@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 
-def tensors(function: str, names: tuple[str, ...], *values: Any) -> None:
-    """Refuse what is no dense tensor on the CPU; the meta device, which has shapes alone, passes.
+def tensors(function: str, names: tuple[str, ...], *values: Any, cuda: bool = False) -> None:
+    """Refuse what is no dense tensor on the CPU or, where `cuda` says that it may, on a GPU.
+
+    The meta device, which has shapes alone, passes.
 
     Raises
     ------
@@ -48,8 +50,9 @@ def tensors(function: str, names: tuple[str, ...], *values: Any) -> None:
                 f"{value.device}"
             )
         device = value.device
-        if device.type not in ("cpu", "meta"):
+        if device.type not in ("cpu", "meta") and not (cuda and device.type == "cuda"):
+            where = "on the CPU or a CUDA device" if cuda else "on the CPU"
             raise ValueError(
-                f"{function}: `{name}` must be on the CPU, which alone has a kernel, got device "
+                f"{function}: `{name}` must be {where}, which alone has a kernel, got device "
                 f"{device}"
             )

@@ -82,7 +82,8 @@ def mitchell_conv2d(
     tensor([[[10.,  7.]]])
     """
     names = ("x", "weight") if bias is None else ("x", "weight", "bias")
-    _checks.tensors(_NAME, names, *((x, weight) if bias is None else (x, weight, bias)))
+    given = (x, weight) if bias is None else (x, weight, bias)
+    _checks.tensors(_NAME, names, *given, cuda=True)
     check_gradient(_NAME, gradient)
     text = text_of(_NAME, method)
     if x.ndim not in (3, 4):
@@ -222,7 +223,7 @@ def _fake(
     groups: int,
     *rest: Any,
 ) -> Tensor:
-    _checks.tensors(_NAME, ("x", "weight"), x, weight)
+    _checks.tensors(_NAME, ("x", "weight"), x, weight, cuda=True)
     sizes = [
         (x.shape[axis - 2] + 2 * padding[axis] - dilation[axis] * (weight.shape[axis + 2] - 1) - 1)
         // stride[axis]
@@ -245,13 +246,14 @@ _CHOICES = (
     "str method='mitchell', str gradient='mimic'"
 )
 _op = _library.define(
-    _NAME, f"(Tensor x, Tensor weight, {_CHOICES}) -> Tensor", kernel=_conv2d, fake=_fake
+    _NAME, f"(Tensor x, Tensor weight, {_CHOICES}) -> Tensor", kernel=_conv2d, fake=_fake, cuda=True
 )
 _backward_op = _library.define(
     f"{_NAME}_backward",
     f"(Tensor grad, Tensor x, Tensor weight, {_CHOICES}) -> (Tensor, Tensor)",
     kernel=_conv2d_backward,
     fake=_fake_backward,
+    cuda=True,
 )
 
 
@@ -269,6 +271,6 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
 
 _library.autograd(_NAME, _setup, _backward, kernel=_conv2d)
 _library.without_gradient(f"{_NAME}_backward", _conv2d_backward)
-_library.autocast(_NAME, 2)
+_library.autocast(_NAME, 2, cuda=True)
 _library.vmap(_NAME, _library.one_by_one(_op))
 _library.vmap(f"{_NAME}_backward", _library.one_by_one(_backward_op))

@@ -129,7 +129,8 @@ def mitchell_linear(
     """
     function = "mitchell_linear"
     names = ("x", "weight") if bias is None else ("x", "weight", "bias")
-    _checks.tensors(function, names, *((x, weight) if bias is None else (x, weight, bias)))
+    given = (x, weight) if bias is None else (x, weight, bias)
+    _checks.tensors(function, names, *given, cuda=True)
     if weight.ndim != 2:
         raise ValueError(
             f"{function}: `weight` must have two axes, got shape {tuple(weight.shape)}"
@@ -161,7 +162,7 @@ def _product(
     gradient: Gradient,
     correction: Correction,
 ) -> Tensor:
-    _checks.tensors(function, names, a, b)
+    _checks.tensors(function, names, a, b, cuda=True)
     check_gradient(function, gradient)
     gain, factor = correction_of(function, correction)
     result: Tensor = _op(a, b, text_of(function, method), gradient, gain, factor)
@@ -215,7 +216,7 @@ def _shape(a: Tensor, b: Tensor) -> list[int]:
 
 
 def _fake(a: Tensor, b: Tensor, *rest: Any) -> Tensor:
-    _checks.tensors("mitchell_matmul", ("a", "b"), a, b)
+    _checks.tensors("mitchell_matmul", ("a", "b"), a, b, cuda=True)
     dtype = a.dtype
     if not dtype.is_floating_point:
         wide = torch.uint64 if dtype in _UNSIGNED else torch.int64
@@ -230,13 +231,18 @@ def _fake_backward(grad: Tensor, a: Tensor, b: Tensor, *rest: Any) -> tuple[Tens
 _CHOICES = "str method='mitchell', str gradient='mimic', bool gain=False, float factor=1."
 
 _op = _library.define(
-    "mitchell_matmul", f"(Tensor a, Tensor b, {_CHOICES}) -> Tensor", kernel=_matmul, fake=_fake
+    "mitchell_matmul",
+    f"(Tensor a, Tensor b, {_CHOICES}) -> Tensor",
+    kernel=_matmul,
+    fake=_fake,
+    cuda=True,
 )
 _backward_op = _library.define(
     "mitchell_matmul_backward",
     f"(Tensor grad, Tensor a, Tensor b, {_CHOICES}) -> (Tensor, Tensor)",
     kernel=_matmul_backward,
     fake=_fake_backward,
+    cuda=True,
 )
 
 
@@ -253,7 +259,7 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
 
 _library.autograd("mitchell_matmul", _setup, _backward, kernel=_matmul)
 _library.without_gradient("mitchell_matmul_backward", _matmul_backward)
-_library.autocast("mitchell_matmul", 2)
+_library.autocast("mitchell_matmul", 2, cuda=True)
 _library.vmap("mitchell_matmul_backward", _library.one_by_one(_backward_op))
 
 

@@ -21,6 +21,13 @@ void launch(const Context& context, const char* function, void (*kernel)(Paramet
             dim3 block, size_t shared_bytes, const Arguments&... arguments) {
     static_assert((std::is_trivially_copyable_v<Parameters> && ...));
     static_assert((sizeof(Parameters) + ... + 0) <= 4096, "more than a kernel may have");
+    const void* const entry = reinterpret_cast<const void*>(kernel);
+    constexpr size_t kFreeSharedBytes = 48 * 1024;
+    if (shared_bytes > kFreeSharedBytes) {
+        check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared_bytes)),
+              function);
+    }
     const cuda_emulator::Launch description{function,
                                             typeid(kernel).name(),
                                             reinterpret_cast<const void*>(kernel),

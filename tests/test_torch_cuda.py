@@ -1,0 +1,87 @@
+"""Operators of approximate products on CUDA devices: shapes anywhere, bits where there is one."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+
+from slipstick.torch import (  # noqa: E402
+    approximate,
+    attention,
+    mitchell_conv2d,
+    mitchell_matmul,
+)
+
+has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+
+
+@pytest.mark.parametrize("name", ["mitchell_matmul", "mitchell_conv2d"])
+def test_operators_and_their_gradients_are_registered(name):
+    assert has_kernel(f"slipstick::{name}", "CUDA")
+    assert has_kernel(f"slipstick::{name}", "AutocastCUDA")
+    assert has_kernel(f"slipstick::{name}_backward", "CUDA")
+
+
+def test_fake_tensors_have_shapes_and_devices():
+    with FakeTensorMode():
+        a, b = (torch.empty(shape, device="cuda") for shape in ((3, 4, 5), (5, 6)))
+        out = mitchell_matmul(a, b, method="drum")
+        assert (out.shape, out.device.type) == ((3, 4, 6), "cuda")
+        images, weight = (
+            torch.empty(shape, device="cuda") for shape in ((2, 3, 8, 8), (4, 3, 3, 3))
+        )
+        out = mitchell_conv2d(images, weight)
+        assert (out.shape, out.device.type) == ((2, 4, 6, 6), "cuda")
+
+
+def test_devices_are_not_mixed_and_others_have_no_kernel():
+    with FakeTensorMode():
+        a, b = torch.empty(4, 4, device="cuda"), torch.empty(4, 4)
+        with pytest.raises(
+            ValueError, match=r"^mitchell_matmul: `b` must be on device cuda:0 like `a`, got "
+        ):
+            mitchell_matmul(a, b)
+        head = torch.empty(1, 1, 4, 4, device="cuda")
+        with pytest.raises(ValueError, match=r"^attention: `query` must be on the CPU, which "):
+            attention(head, head, head)
+        with pytest.raises(
+            ValueError, match=r"`a` must be on the CPU or a CUDA device, which alone has a kernel"
+        ):
+            mitchell_matmul(torch.empty(4, 4, device="xpu"), b)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("gradient", ["mimic", "exact", "straight-through"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_and_gradients_have_the_cpus_bits(gradient, dtype):
+    generator = torch.Generator().manual_seed(3)
+    cpu = [torch.randn(shape, generator=generator).to(dtype) for shape in ((70, 300), (300, 41))]
+    results = []
+    for device in ("cpu", "cuda"):
+        a, b = (x.to(device).requires_grad_() for x in cpu)
+        out = mitchell_matmul(a, b, gradient=gradient)
+        out.backward(torch.ones_like(out))
+        results.append([x.detach().cpu() for x in (out, a.grad, b.grad)])
+    for mine, theirs in zip(*results, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_layers_on_a_device_are_swapped():
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 8, device="cuda"))
+    x = torch.ones(2, 4)
+    assert approximate(layers).swapped == ("0",)
+    assert torch.equal(layers(x.to("cuda")).cpu(), layers.cpu()(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_autocast_casts():
+    a = torch.ones(4, 4, device="cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        assert mitchell_matmul(a, a).dtype == torch.bfloat16
