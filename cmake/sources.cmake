@@ -73,6 +73,7 @@ set(level_sources
 
 # The CUDA module's part.
 set(cuda_sources
+  cpp/mitchell/backward.cu
   cpp/mitchell/elementwise.cu
   cpp/mitchell/factors.cu
   cpp/mitchell/floats.cu
