@@ -73,11 +73,17 @@ set(level_sources
 
 # The CUDA module's part.
 set(cuda_sources
+  cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
   cpp/mitchell/elementwise.cu
   cpp/mitchell/factors.cu
   cpp/mitchell/floats.cu
   cpp/mitchell/functions.cu
   cpp/mitchell/integers.cu
+  cpp/mitchell/lookup.cu
+  cpp/mitchell/matmul.cu
   cpp/mitchell/ranges.cu
-  cpp/mitchell/tables.cu)
+  cpp/mitchell/sum_products.cu
+  cpp/mitchell/tables.cu
+  cpp/mitchell/tile_general.cu
+  cpp/mitchell/tile_sums.cu)

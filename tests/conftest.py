@@ -44,8 +44,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """CUDA on emulated devices, built from the sources: a `cuda_emulation.Emulator`.
+def cuda_emulator(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A `cuda_emulation.Emulator`, built from the sources.
 
     SLIPSTICK_CUDA_EMULATOR names a folder in which a build is kept.
     """
@@ -53,6 +53,26 @@ def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     kept = os.environ.get("SLIPSTICK_CUDA_EMULATOR")
     return Emulator(Path(kept) if kept else tmp_path_factory.mktemp("cuda_emulator"))
+
+
+@pytest.fixture
+def emulated_cuda(cuda_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make slipstick's functions take the arrays of emulated devices."""
+    cuda_emulator.register(monkeypatch)
+    return cuda_emulator
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Any:
+    """Run the test on emulated CUDA devices, and on the machine's where torch finds some."""
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated_cuda")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    from cuda_torch import TorchDevices
+
+    return TorchDevices()
 
 
 @pytest.fixture(params=LEVELS)

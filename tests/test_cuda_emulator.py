@@ -147,14 +147,26 @@ def test_the_current_device_is_the_launch_s(emulated_cuda):
 
 
 def test_a_captured_stream_runs_nothing_before_the_replay(emulated_cuda, trial):
-    with emulated_cuda.stream() as stream:
-        with emulated_cuda.capture(stream) as graph:
-            assert (trial.run("copy", stream=stream) == 0).all()
-        assert (trial.to.numpy() == 0).all()
-        for values in (trial.values, trial.values[::-1]):
-            emulated_cuda.control.copy(0, trial.source.view, values)
-            graph.replay()
-            assert (trial.to.numpy() == values).all()
+    with emulated_cuda.capture() as graph:
+        trial.run("copy", stream=emulated_cuda.streams[0])
+    assert (trial.to.numpy() == 0).all()
+    for values in (trial.values, trial.values[::-1]):
+        emulated_cuda.control.copy(0, trial.source.view, values)
+        graph.replay()
+        assert (trial.to.numpy() == values).all()
+
+
+def test_a_dry_run_checks_launches_of_any_size(emulated_cuda, trial):
+    emulated_cuda.control.take_launches()
+    most = (2**31 - 1, 1, 1)
+    with emulated_cuda.dry_run():
+        trial.to = emulated_cuda.empty((1 << 40,), "int32")
+        address = trial.to.view.ctypes.data
+        run = emulated_cuda.control.run_trial
+        run("copy", 0, 0, address, address, 0, most, (64, 1, 1), 0)
+        with pytest.raises(RuntimeError, match="invalid configuration"):
+            run("copy", 0, 0, address, address, 0, (2**31, 1, 1), (64, 1, 1), 0)
+    assert [launch["grid"] for launch in emulated_cuda.control.take_launches()] == [most]
 
 
 def test_memory_that_is_out_of_reach(emulated_cuda):

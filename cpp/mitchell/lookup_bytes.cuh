@@ -33,7 +33,7 @@ struct ByteLines {
     // Element k of the four lines from `line`, a multiple of 4, on.
     __device__ __forceinline__ uint32_t across(int64_t line, int64_t k) const {
         if (line >= lines || k >= depth) return 0;
-        if (operand.access == Access::kGathered) {
+        if (operand.width != 0) {
             const Tap tap = operand.taps[k];
             int64_t row = quotient(line, operand.width);
             int64_t column = line - row * operand.width;
@@ -57,7 +57,7 @@ struct ByteLines {
     // Elements k, a multiple of 4, and the next three of a line.
     __device__ __forceinline__ uint32_t along(int64_t line, int64_t k) const {
         if (line >= lines || k >= depth) return 0;
-        if (operand.access == Access::kGathered) {
+        if (operand.width != 0) {
             const int64_t row = quotient(line, operand.width);
             const int64_t column = line - row * operand.width;
             uint32_t word = 0;

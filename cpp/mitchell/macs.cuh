@@ -47,6 +47,7 @@ struct Prepared {
 struct MacArguments {
     Parameters parameters;
     Format<uint32_t> format;  // of the operands
+    bool exchanged;           // the method's first operand is the right one
 };
 
 template <int words>
@@ -108,8 +109,8 @@ struct FlushMac : PatternLanes {
     template <bool changes>
     __device__ __forceinline__ static Lanes<2> left(const Prepared& prepared, uint32_t widened,
                                                     bool) {
-        const auto lane = slipstick::mitchell::thresholded<float>(prepared.left.lanes,
-                                                                  bits::as_float(widened));
+        const auto lane =
+            slipstick::mitchell::thresholded<float>(prepared.left.lanes, bits::as_float(widened));
         return {lane.bits, lane.threshold};
     }
     __device__ __forceinline__ void operator()(float& acc, uint32_t left, uint32_t threshold,
@@ -187,8 +188,11 @@ struct GeneralMac {
     }
     __device__ __forceinline__ void operator()(float& acc, uint32_t left, uint32_t,
                                                uint32_t right) const {
+        // Of all methods a table alone may not be symmetric.
+        const bool turned = M::kKind == slipstick::mitchell::Kind::kTable && arguments.exchanged;
         acc = acc + value_of(slipstick::mitchell::multiply_bits<M>(
-                        left, right, arguments.parameters, arguments.format));
+                        turned ? right : left, turned ? left : right, arguments.parameters,
+                        arguments.format));
     }
     __device__ __forceinline__ static float finish(const Prepared&, float chain) { return chain; }
 

@@ -7,6 +7,8 @@
 // increasing k from +0, the finished chains added in order.
 #pragma once
 
+#include <algorithm>
+
 #include "core/chain.hpp"
 #include "core/launch.cuh"
 #include "mitchell/batches.cuh"
@@ -57,9 +59,15 @@ struct Target {
     int64_t column;
     int64_t width;  // columns of a line, and the step of lines; 0 where all are one line
     int64_t line;
-    int64_t slice;  // the step from one slice of the depth to the next
     double scale;
 };
+
+__device__ __forceinline__ int64_t place_in(const Target& out, int64_t row, int64_t column) {
+    const int64_t place = row * out.row;
+    if (out.width == 0) return place + column * out.column;
+    const int64_t line = column / out.width;
+    return place + line * out.line + (column - line * out.width) * out.column;
+}
 
 struct TileProblem {
     Kernel kernel;  // runs where the choice is this one
@@ -71,7 +79,8 @@ struct TileProblem {
     int64_t rows;
     int64_t columns;
     int64_t depth;        // in terms
-    int64_t slice_depth;  // terms of one slice
+    int64_t slice_depth;  // terms of one slice: all, or kDepthBlock
+    int64_t slice;        // the step of the result from one slice to the next
     int halved;           // 1 where an element is two terms
     Operand left;
     Operand right;
@@ -114,8 +123,7 @@ __device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared
             const auto element = static_cast<uint8_t>(held.template element<1>(operand, i));
             widened[i] = Mac::widen(static_cast<int8_t>(element));
         } else {
-            widened[i] =
-                Mac::widen(static_cast<uint8_t>(held.template element<1>(operand, i)));
+            widened[i] = Mac::widen(static_cast<uint8_t>(held.template element<1>(operand, i)));
         }
     }
     Pack<uint32_t, 4> lanes[words];
@@ -130,8 +138,7 @@ __device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared
                 converted = Mac::template right<changes>(prepared, widened[i], second);
             }
 #pragma unroll
-            for (int word = 0; word < words; ++word)
-                lanes[word].element[i] = converted.word[word];
+            for (int word = 0; word < words; ++word) lanes[word].element[i] = converted.word[word];
         }
     };
     if (prepared.left.lanes.changes) {
@@ -251,32 +258,29 @@ __device__ __forceinline__ void store_totals(const TileProblem& p, const Memory&
     const int inner = static_cast<int>(threadIdx.x) % Tile::kColumns;
     const int64_t column = memory.column + inner;
     if (column >= p.columns) return;
-    int64_t offset = memory.offset;
-    if (p.out.width == 0) {
-        offset += column * p.out.column;
-    } else {
-        const int64_t line = column / p.out.width;
-        offset += line * p.out.line + (column - line * p.out.width) * p.out.column;
-    }
+    const int64_t offset = memory.offset + place_in(p.out, memory.row, column);
     for (int row = static_cast<int>(threadIdx.x) / Tile::kColumns;
          row < Tile::kRows && memory.row + row < p.rows; row += Tile::kThreads / Tile::kColumns) {
-        store_total(p.out, offset + (memory.row + row) * p.out.row, memory.totals[row][inner]);
+        store_total(p.out, offset + row * p.out.row, memory.totals[row][inner]);
     }
 }
 
-// Blocks: tiles along x, row after row; slices of the depth along y; results of the batch along z.
+// Blocks: along x the tiles, row after row, of one slice of the depth after the other; along y the
+// results of the batch.
 template <class Mac, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(TileProblem p) {
     using Memory = TileMemory<Mac, Tile>;
-    const int64_t batch = p.first_batch + blockIdx.z;
+    const int64_t batch = p.first_batch + blockIdx.y;
     const Choice& choice = p.choices[batch * p.choice_step];
     if (choice.kernel != p.kernel) return;
     Memory& memory = *dynamic_shared<Memory>();
     const int64_t tiles_across = (p.columns + Tile::kColumns - 1) / Tile::kColumns;
+    const int64_t tiles_down = (p.rows + Tile::kRows - 1) / Tile::kRows;
     const int64_t tile_row = blockIdx.x / tiles_across;
-    const int64_t first_row = tile_row * Tile::kRows;
+    const int64_t slice = tile_row / tiles_down;
+    const int64_t first_row = (tile_row - slice * tiles_down) * Tile::kRows;
     const int64_t first_column = (blockIdx.x - tile_row * tiles_across) * Tile::kColumns;
-    const int64_t begin = blockIdx.y * p.slice_depth;
+    const int64_t begin = slice * p.slice_depth;
     const int64_t end = p.depth - begin < p.slice_depth ? p.depth : begin + p.slice_depth;
     const Places places = places_of(p.batches, batch);
 
@@ -287,7 +291,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
         memory.prepared = Prepared(choice);
         memory.row = first_row;
         memory.column = first_column;
-        memory.offset = places.out + blockIdx.y * p.out.slice;
+        memory.offset = places.out + slice * p.slice;
     }
     __syncthreads();
     const Prepared& prepared = memory.prepared;
@@ -324,14 +328,14 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
 template <class Mac, class Tile>
 void launch_tiles(const Context& context, const char* function, TileProblem problem) {
     constexpr int64_t kMostBatches = 65535;
-    const int64_t tiles =
-        ceil_div(problem.rows, Tile::kRows) * ceil_div(problem.columns, Tile::kColumns);
-    const int64_t slices = ceil_div(problem.depth, problem.slice_depth);
+    const int64_t blocks = ceil_div(problem.rows, Tile::kRows) *
+                           ceil_div(problem.columns, Tile::kColumns) *
+                           ceil_div(problem.depth, problem.slice_depth);
     const int64_t batches = problem.batches.count;
     for (; problem.first_batch < batches; problem.first_batch += kMostBatches) {
-        const int64_t here = std::min(kMostBatches, batches - problem.first_batch);
-        const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(slices),
-                        static_cast<unsigned>(here));
+        const dim3 grid(
+            static_cast<unsigned>(blocks),
+            static_cast<unsigned>(std::min(kMostBatches, batches - problem.first_batch)));
         launch(context, function, tile_kernel<Mac, Tile>, grid, Tile::kThreads,
                sizeof(TileMemory<Mac, Tile>), problem);
     }

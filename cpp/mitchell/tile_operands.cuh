@@ -79,8 +79,8 @@ public:
 
     // The elements of the terms from `k` on; those from `depth` on are not read. Where an element
     // becomes two terms, `halved` is 1.
-    __device__ __forceinline__ void load(const Operand& operand, int item, int64_t k,
-                                         int64_t depth, int halved) {
+    __device__ __forceinline__ void load(const Operand& operand, int item, int64_t k, int64_t depth,
+                                         int halved) {
         k += k_;
         if (operand.access <= Access::kPackedLines) {
             if (k >= depth) return;

@@ -72,8 +72,8 @@ private:
     int device_;
 };
 
-// Null where the device has no more.
-void* allocate(int device, size_t bytes);
+// Null where the device has no more. Where only addresses are reserved, any size will do.
+void* allocate(int device, size_t bytes, bool reserve = false);
 // False where there is no such allocation.
 bool release(void* pointer);
 // The device whose memory all these bytes are, or -1.
@@ -97,6 +97,8 @@ void catch_wrong_accesses();
 void set_seed(uint64_t seed);
 // The next so many allocations that the runtime is asked for fail.
 void fail_allocations(int count);
+// Launches are checked and listed, but do not run.
+void set_dry(bool dry);
 // Launches since the last call.
 std::vector<Launch> take_launches();
 

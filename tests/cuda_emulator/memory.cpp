@@ -30,11 +30,12 @@ struct Allocation {
     size_t page_bytes;
     char* data;
     size_t bytes;
+    bool reserved;  // addresses without memory
 
     char* end() const { return data + bytes; }
     char* pages_end() const { return pages + page_bytes; }
     void protect(bool open) const {
-        mprotect(pages, page_bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+        if (!reserved) mprotect(pages, page_bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
     }
 };
 
@@ -93,21 +94,24 @@ Exposed::~Exposed() {
     mutex.unlock();
 }
 
-void* allocate(int device, size_t bytes) {
+void* allocate(int device, size_t bytes, bool reserve) {
     catch_wrong_accesses();
     const std::lock_guard lock(mutex);
-    if (bytes > kDeviceBytes - used_bytes(device)) return nullptr;
+    if (!reserve && bytes > kDeviceBytes - used_bytes(device)) return nullptr;
     const size_t room = round_up(bytes, kAlignment);
     const size_t page_bytes = round_up(std::max<size_t>(room, 1), kPage);
-    void* const memory =
-        mmap(nullptr, page_bytes + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* const memory = mmap(nullptr, page_bytes + 2 * kPage, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
     char* const pages = static_cast<char*>(memory) + kPage;
-    const Allocation allocation{device, pages, page_bytes, pages + (page_bytes - room), bytes};
-    allocation.protect(true);
-    std::fill(allocation.data, allocation.end(), static_cast<char>(kUninitialised));
-    close_surroundings(allocation);
-    if (exposures[device] == 0) allocation.protect(false);
+    const Allocation allocation{device, pages,  page_bytes, pages + (page_bytes - room),
+                                bytes,  reserve};
+    if (!reserve) {
+        allocation.protect(true);
+        std::fill(allocation.data, allocation.end(), static_cast<char>(kUninitialised));
+        close_surroundings(allocation);
+        if (exposures[device] == 0) allocation.protect(false);
+    }
     allocations[reinterpret_cast<uintptr_t>(pages)] = allocation;
     return allocation.data;
 }
@@ -119,7 +123,8 @@ bool release(void* pointer) {
     const Allocation allocation = *found;
     allocations.erase(reinterpret_cast<uintptr_t>(allocation.pages));
 #if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(allocation.pages, allocation.page_bytes);
+    if (!allocation.reserved)
+        __asan_unpoison_memory_region(allocation.pages, allocation.page_bytes);
 #endif
     munmap(allocation.pages - kPage, allocation.page_bytes + 2 * kPage);
     return true;
@@ -138,7 +143,7 @@ size_t used_bytes(int device) {
     const std::lock_guard lock(mutex);
     size_t bytes = 0;
     for (const auto& [address, allocation] : allocations) {
-        if (allocation.device == device) bytes += allocation.bytes;
+        if (allocation.device == device && !allocation.reserved) bytes += allocation.bytes;
     }
     return bytes;
 }
@@ -146,7 +151,7 @@ size_t used_bytes(int device) {
 void check_surroundings() {
     const std::lock_guard lock(mutex);
     for (const auto& [address, allocation] : allocations) {
-        if (exposures[allocation.device] == 0) continue;
+        if (exposures[allocation.device] == 0 || allocation.reserved) continue;
         if (are_surroundings_untouched(allocation)) continue;
         close_surroundings(allocation);
         throw Fault("wrote around an allocation of " + std::to_string(allocation.bytes) + " bytes");

@@ -74,9 +74,9 @@ py::object to_capsule(const py::array& view, int device, py::object owner) {
         }));
 }
 
-// An allocation as NumPy's bytes, which must not be looked at but by copy_in and copy_out.
-py::object allocate_bytes(int device, size_t bytes) {
-    void* const memory = allocate(device, bytes);
+// An allocation as NumPy's bytes, which must not be looked at but by copy(); None for no memory.
+py::object allocate_bytes(int device, size_t bytes, bool reserve) {
+    void* const memory = allocate(device, bytes, reserve);
     if (memory == nullptr) return py::none();
     const py::capsule owner(memory, [](void* pointer) { release(pointer); });
     return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes), static_cast<uint8_t*>(memory),
@@ -102,7 +102,8 @@ py::dict description(const Launch& launch) {
 PYBIND11_MODULE(_cuda_emulator, module, py::mod_gil_not_used()) {
     using namespace cuda_emulator;
     module.attr("device_count") = kDevices;
-    module.def("allocate", &allocate_bytes, py::arg("device"), py::arg("bytes"));
+    module.def("allocate", &allocate_bytes, py::arg("device"), py::arg("bytes"),
+               py::arg("reserve"));
     module.def("used_bytes", &used_bytes, py::arg("device"));
     module.def("to_capsule", &to_capsule, py::arg("view"), py::arg("device"), py::arg("owner"));
     // to[...] = from, where `device` is the device of one of them.
@@ -128,6 +129,7 @@ PYBIND11_MODULE(_cuda_emulator, module, py::mod_gil_not_used()) {
     module.def("destroy_stream", [](intptr_t stream) { cudaStreamDestroy(stream_of(stream)); });
 
     module.def("set_seed", &set_seed, py::arg("seed"));
+    module.def("set_dry", &set_dry, py::arg("dry"));
     module.def("fail_allocations", &fail_allocations, py::arg("count"));
     module.def("take_launches", [] {
         py::list result;

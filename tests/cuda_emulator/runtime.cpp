@@ -32,6 +32,7 @@ struct Graph {
 std::recursive_mutex mutex;
 uint64_t next_seed = 1;
 int failing_allocations = 0;
+bool is_dry = false;
 std::vector<Launch> launches;
 std::map<cudaStream_t, int> streams;  // and their devices
 uintptr_t next_stream = 0x1000;
@@ -108,10 +109,15 @@ cudaError_t launch(const Launch& launch, Thread thread) {
     launches.push_back(launch);
     if (is_captured(launch.stream)) {
         graphs.back().launches.emplace_back(launch, std::move(thread));
-    } else {
+    } else if (!is_dry) {
         run(launch, thread);
     }
     return cudaSuccess;
+}
+
+void set_dry(bool dry) {
+    const std::lock_guard lock(mutex);
+    is_dry = dry;
 }
 
 void set_seed(uint64_t seed) {
