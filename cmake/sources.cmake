@@ -75,6 +75,7 @@ set(level_sources
 set(cuda_sources
   cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
+  cpp/mitchell/conv2d.cu
   cpp/mitchell/elementwise.cu
   cpp/mitchell/factors.cu
   cpp/mitchell/floats.cu
