@@ -33,7 +33,7 @@ struct ByteLines {
     // has none: those of one line from k on, or element k of as many lines.
     __device__ __forceinline__ uint32_t word(bool along_depth, int64_t line, int64_t k) const {
         if (line >= lines || k >= depth) return 0;
-        if (operand.access == Access::kGathered) return gathered(along_depth, line, k);
+        if (operand.taps != nullptr) return gathered(along_depth, line, k);
         const uint8_t* source = data + line * operand.line + k * operand.depth;
         if (operand.access == (along_depth ? Access::kPackedDepth : Access::kPackedLines))
             return *reinterpret_cast<const uint32_t*>(source);
@@ -60,6 +60,7 @@ private:
     }
     __device__ __forceinline__ uint8_t gathered(int64_t line, int64_t k) const {
         const Tap tap = operand.taps[k];
+        if (operand.width == 0) return data[line * operand.line + tap.offset];
         const int64_t row = quotient(line, operand.width);
         const int64_t top = row * operand.stride[0] + operand.origin[0];
         const int64_t left = (line - row * operand.width) * operand.stride[1] + operand.origin[1];

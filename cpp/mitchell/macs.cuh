@@ -1,15 +1,20 @@
 // What the tile kernel (tile.cuh) does with two lanes: the CPU's Macs (macs.hpp), for one product.
 //
-// A Mac says what a lane of the left operand is (one word or two), how elements of type T become
-// lanes, what `acc` gains by a product, and what a finished chain is:
-//   using Acc = ...;
-//   static constexpr int kLeftWords = ...;
-//   static constexpr bool kElements = ...;  // lanes are converted by element type, else bits
-//   Mac(const Prepared&, const MacArguments&);
-//   left<T, changes>(prepared, element, second), right<T, changes>(...)
-//   void operator()(Acc& acc, uint32_t left, uint32_t threshold, uint32_t right) const;
-//   uint32_t finish(prepared, chain, integer)
+//   struct Mac {
+//       static constexpr int kLeftWords = ...;  // of a lane of the left operand
+//       static constexpr bool kHeavy = ...;     // many instructions a product: loops stay rolled
+//       Mac(const Prepared&, const MacArguments&);
+//       // The bits of the number, or what else stands for an element of type T, of whose bits ...
+//       static uint32_t widen<T>(T element);
+//       // ... lanes are made; `second` where an element becomes two terms.
+//       static Lanes<kLeftWords> left<changes>(prepared, uint32_t widened, bool second);
+//       static Lanes<1> right<changes>(prepared, uint32_t widened, bool second);
+//       void operator()(float& acc, uint32_t left, uint32_t threshold, uint32_t right) const;
+//       static float finish(prepared, float chain);
+//   };
 #pragma once
+
+#include <cmath>
 
 #include "core/cuda.cuh"
 #include "mitchell/lane_packing.hpp"
@@ -40,82 +45,75 @@ struct Prepared {
           unscale(static_cast<float>(choice.mac.unscale)) {}
 };
 
-// What the host knows of products by the method's own rules.
+// What products by the method's own rules are told.
 struct MacArguments {
     Parameters parameters;
     Format<uint32_t> format;  // of the operands
-    bool is_signed;           // entries of a table of products
+    bool exchanged;           // the method's first operand is the right one
 };
 
 template <int words>
 struct Lanes {
-    uint32_t element[words];
+    uint32_t word[words];
 };
 
-// A chain as it is added up: the bits of a float, or of the integer that it holds exactly, which is
-// below 2^24.
-__device__ __forceinline__ uint32_t total_of(float chain, bool integer) {
-    return integer ? static_cast<uint32_t>(static_cast<int32_t>(chain)) : bits::of(chain);
-}
-__device__ __forceinline__ uint32_t sum_of_totals(uint32_t a, uint32_t b, bool integer) {
-    return integer ? a + b : bits::of(bits::as_float(a) + bits::as_float(b));
-}
+// Lanes of patterns; the changes of both operands are alike.
+struct PatternLanes {
+    template <class T>
+    __device__ __forceinline__ static uint32_t widen(T element) {
+        return slipstick::mitchell::widened<T, float>(element);
+    }
+    template <bool changes>
+    __device__ __forceinline__ static Lanes<1> left(const Prepared& prepared, uint32_t widened,
+                                                    bool) {
+        return {slipstick::mitchell::summand<float, changes>(prepared.left.lanes,
+                                                             bits::as_float(widened))};
+    }
+    template <bool changes>
+    __device__ __forceinline__ static Lanes<1> right(const Prepared& prepared, uint32_t widened,
+                                                     bool) {
+        return {slipstick::mitchell::summand<float, changes>(prepared.right.lanes,
+                                                             bits::as_float(widened))};
+    }
+};
 
 // Two patterns added, of operands whose range is certified: an integer addition and one of floats.
 template <bool low_bits>
-struct SumMac {
-    using Acc = float;
+struct SumMac : PatternLanes {
     static constexpr int kLeftWords = 1;
-    static constexpr bool kTakesTerms = false;
-    static constexpr bool kChanges = true;
     static constexpr bool kHeavy = false;
     uint32_t low;
 
     __device__ __forceinline__ SumMac(const Prepared& prepared, const MacArguments&)
         : low(prepared.low_bits) {}
-    template <bool changes, class T>
-    __device__ __forceinline__ static Lanes<1> left(const Prepared& prepared, T value, bool) {
-        return {slipstick::mitchell::summand<float, changes>(prepared.left.lanes, value)};
-    }
-    template <bool changes, class T>
-    __device__ __forceinline__ static Lanes<1> right(const Prepared& prepared, T value, bool) {
-        return {slipstick::mitchell::summand<float, changes>(prepared.right.lanes, value)};
-    }
     __device__ __forceinline__ void operator()(float& acc, uint32_t left, uint32_t,
                                                uint32_t right) const {
         uint32_t product = left + right;
         if constexpr (low_bits) product |= low;
         acc = acc + bits::as_float(product);
     }
-    __device__ __forceinline__ static uint32_t finish(const Prepared& prepared, float chain,
-                                                      bool integer) {
+    __device__ __forceinline__ static float finish(const Prepared& prepared, float chain) {
         const float magnitude = chain < 0 ? -chain : chain;
-        const float kept = magnitude < prepared.smallest_chain ? 0.0f : chain;
-        return total_of(kept * prepared.unscale, integer);
+        return (magnitude < prepared.smallest_chain ? 0.0f : chain) * prepared.unscale;
     }
 };
 
 // Sums of finite operands whose products cannot overflow: products that are zero, or fall below the
 // normal range, are left out. A chain never is -0, so that is what adding +0 would do.
 template <bool low_bits>
-struct FlushMac {
-    using Acc = float;
+struct FlushMac : PatternLanes {
     static constexpr int kLeftWords = 2;
-    static constexpr bool kTakesTerms = false;
-    static constexpr bool kChanges = true;
     static constexpr bool kHeavy = false;
     uint32_t low;
 
     __device__ __forceinline__ FlushMac(const Prepared& prepared, const MacArguments&)
         : low(prepared.low_bits) {}
-    template <bool changes, class T>
-    __device__ __forceinline__ static Lanes<2> left(const Prepared& prepared, T value, bool) {
-        const auto lane = slipstick::mitchell::thresholded<float>(prepared.left.lanes, value);
+    template <bool changes>
+    __device__ __forceinline__ static Lanes<2> left(const Prepared& prepared, uint32_t widened,
+                                                    bool) {
+        const auto lane =
+            slipstick::mitchell::thresholded<float>(prepared.left.lanes, bits::as_float(widened));
         return {lane.bits, lane.threshold};
-    }
-    template <bool changes, class T>
-    __device__ __forceinline__ static Lanes<1> right(const Prepared& prepared, T value, bool) {
-        return {slipstick::mitchell::summand<float, changes>(prepared.right.lanes, value)};
     }
     __device__ __forceinline__ void operator()(float& acc, uint32_t left, uint32_t threshold,
                                                uint32_t right) const {
@@ -125,83 +123,80 @@ struct FlushMac {
         if (static_cast<int32_t>(magnitude) > static_cast<int32_t>(threshold))
             acc = acc + bits::as_float(product);
     }
-    __device__ __forceinline__ static uint32_t finish(const Prepared&, float chain, bool integer) {
-        return total_of(chain, integer);
-    }
+    __device__ __forceinline__ static float finish(const Prepared&, float chain) { return chain; }
 };
 
 // Ordinary products, fused.
 struct ExactMac {
-    using Acc = float;
     static constexpr int kLeftWords = 1;
-    static constexpr bool kTakesTerms = true;
-    static constexpr bool kChanges = false;
     static constexpr bool kHeavy = false;
 
     __device__ __forceinline__ ExactMac(const Prepared&, const MacArguments&) {}
-    template <bool changes, class T>
-    __device__ __forceinline__ static Lanes<1> left(const Prepared& prepared, T value,
-                                                    bool second) {
-        return {bits::of(second ? prepared.left.second(value) : prepared.left.first(value))};
+    template <class T>
+    __device__ __forceinline__ static uint32_t widen(T element) {
+        return bits::of(slipstick::mitchell::number<float>(element));
     }
-    template <bool changes, class T>
-    __device__ __forceinline__ static Lanes<1> right(const Prepared& prepared, T value,
+    template <bool changes>
+    __device__ __forceinline__ static Lanes<1> left(const Prepared& prepared, uint32_t widened,
+                                                    bool second) {
+        return {term(prepared.left, widened, second)};
+    }
+    template <bool changes>
+    __device__ __forceinline__ static Lanes<1> right(const Prepared& prepared, uint32_t widened,
                                                      bool second) {
-        return {bits::of(second ? prepared.right.second(value) : prepared.right.first(value))};
+        return {term(prepared.right, widened, second)};
     }
     __device__ __forceinline__ void operator()(float& acc, uint32_t left, uint32_t,
                                                uint32_t right) const {
         acc = fmaf(bits::as_float(left), bits::as_float(right), acc);
     }
-    __device__ __forceinline__ static uint32_t finish(const Prepared&, float chain, bool integer) {
-        return total_of(chain, integer);
-    }
-};
+    __device__ __forceinline__ static float finish(const Prepared&, float chain) { return chain; }
 
-// The bits of an element as they are.
-template <class T>
-__device__ __forceinline__ uint32_t plain_lane(T value) {
-    if constexpr (sizeof(T) == 4) {
-        return bits::of(value);
-    } else if constexpr (sizeof(T) == 2) {
-        return value.bits;
-    } else {
-        return static_cast<uint8_t>(value);
-    }
-}
-
-struct PlainLanes {
-    static constexpr int kLeftWords = 1;
-    static constexpr bool kTakesTerms = false;
-    static constexpr bool kChanges = false;
-    static constexpr bool kHeavy = true;
-    template <bool changes, class T>
-    __device__ __forceinline__ static Lanes<1> left(const Prepared&, T value, bool) {
-        return {plain_lane(value)};
-    }
-    template <bool changes, class T>
-    __device__ __forceinline__ static Lanes<1> right(const Prepared&, T value, bool) {
-        return {plain_lane(value)};
+private:
+    template <class Terms>
+    __device__ __forceinline__ static uint32_t term(const Terms& terms, uint32_t widened,
+                                                    bool second) {
+        const float value = bits::as_float(widened);
+        return bits::of(second ? terms.second(value) : terms.first(value));
     }
 };
 
 // Products by the method's own rules in the operands' format, widened.
 template <class M>
-struct GeneralMac : PlainLanes {
-    using Acc = float;
+struct GeneralMac {
+    static constexpr int kLeftWords = 1;
+    static constexpr bool kHeavy = true;
     const MacArguments& arguments;
 
     __device__ __forceinline__ GeneralMac(const Prepared&, const MacArguments& given)
         : arguments(given) {}
+    template <class T>
+    __device__ __forceinline__ static uint32_t widen(T element) {
+        if constexpr (sizeof(T) == 4) {
+            return bits::of(element);
+        } else if constexpr (sizeof(T) == 2) {
+            return element.bits;
+        } else {
+            return 0;  // integers have no such products
+        }
+    }
+    template <bool changes>
+    __device__ __forceinline__ static Lanes<1> left(const Prepared&, uint32_t widened, bool) {
+        return {widened};
+    }
+    template <bool changes>
+    __device__ __forceinline__ static Lanes<1> right(const Prepared&, uint32_t widened, bool) {
+        return {widened};
+    }
     __device__ __forceinline__ void operator()(float& acc, uint32_t left, uint32_t,
                                                uint32_t right) const {
-        const uint32_t product = slipstick::mitchell::multiply_bits<M>(
-            left, right, arguments.parameters, arguments.format);
-        acc = acc + value_of(product);
+        // Of all methods a table alone may not be symmetric.
+        const bool turned = M::kKind == slipstick::mitchell::Kind::kTable && arguments.exchanged;
+        acc = acc + value_of(slipstick::mitchell::multiply_bits<M>(
+                        turned ? right : left, turned ? left : right, arguments.parameters,
+                        arguments.format));
     }
-    __device__ __forceinline__ static uint32_t finish(const Prepared&, float chain, bool) {
-        return bits::of(chain);
-    }
+    __device__ __forceinline__ static float finish(const Prepared&, float chain) { return chain; }
 
 private:
     __device__ __forceinline__ float value_of(uint32_t product) const {
@@ -209,24 +204,6 @@ private:
         if (m == 23) return bits::as_float(product);
         const auto narrow = static_cast<uint16_t>(product);
         return m == 10 ? to_float(Float16{narrow}) : to_float(BFloat16{narrow});
-    }
-};
-
-// Products of 8-bit integers from a table of all of them.
-struct TableMac : PlainLanes {
-    using Acc = uint32_t;
-    const uint16_t* table;
-    bool is_signed;
-
-    __device__ __forceinline__ TableMac(const Prepared&, const MacArguments& arguments)
-        : table(arguments.parameters.table), is_signed(arguments.is_signed) {}
-    __device__ __forceinline__ void operator()(uint32_t& acc, uint32_t left, uint32_t,
-                                               uint32_t right) const {
-        const uint16_t entry = __ldg(table + (left << 8 | right));
-        acc += is_signed ? static_cast<uint32_t>(int32_t{static_cast<int16_t>(entry)}) : entry;
-    }
-    __device__ __forceinline__ static uint32_t finish(const Prepared&, uint32_t chain, bool) {
-        return chain;
     }
 };
 

@@ -7,6 +7,8 @@
 // increasing k from +0, the finished chains added in order.
 #pragma once
 
+#include <algorithm>
+
 #include "core/chain.hpp"
 #include "core/launch.cuh"
 #include "mitchell/batches.cuh"
@@ -57,9 +59,15 @@ struct Target {
     int64_t column;
     int64_t width;  // columns of a line, and the step of lines; 0 where all are one line
     int64_t line;
-    int64_t slice;  // the step from one slice of the depth to the next
     double scale;
 };
+
+__device__ __forceinline__ int64_t place_in(const Target& out, int64_t row, int64_t column) {
+    const int64_t place = row * out.row;
+    if (out.width == 0) return place + column * out.column;
+    const int64_t line = column / out.width;
+    return place + line * out.line + (column - line * out.width) * out.column;
+}
 
 struct TileProblem {
     Kernel kernel;  // runs where the choice is this one
@@ -71,7 +79,8 @@ struct TileProblem {
     int64_t rows;
     int64_t columns;
     int64_t depth;        // in terms
-    int64_t slice_depth;  // terms of one slice
+    int64_t slice_depth;  // terms of one slice: all, or kDepthBlock
+    int64_t slice;        // the step of the result from one slice to the next
     int halved;           // 1 where an element is two terms
     Operand left;
     Operand right;
@@ -88,6 +97,8 @@ struct TileMemory {
     uint32_t lanes[2][kLeft + kRight];
     uint32_t totals[Tile::kRows][Tile::kColumns];
     Prepared prepared;
+    // Where the block's sums begin, for the end.
+    int64_t row, column, offset;
 };
 
 // Brings the four elements that the thread holds into lanes.
@@ -97,41 +108,54 @@ __device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared
     constexpr int words = is_left ? Mac::kLeftWords : 1;
     constexpr int pitch = is_left ? Tile::kLeftPitch : Tile::kRightPitch;
     const Operand& operand = is_left ? p.left : p.right;
-    const auto as = [&]<class T, bool changes>() {
-        held.template store<T, words, pitch>(operand, shared, [&](T value, int i) {
-            const bool second = Mac::kTakesTerms && p.halved != 0 && i % 2 == 1;
+    uint32_t widened[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        if (p.dtype == Dtype::kFloat32) {
+            widened[i] = Mac::widen(bits::as_float(held.template element<4>(operand, i)));
+        } else if (p.dtype == Dtype::kFloat16) {
+            const auto element = static_cast<uint16_t>(held.template element<2>(operand, i));
+            widened[i] = Mac::widen(Float16{element});
+        } else if (p.dtype == Dtype::kBFloat16) {
+            const auto element = static_cast<uint16_t>(held.template element<2>(operand, i));
+            widened[i] = Mac::widen(BFloat16{element});
+        } else if (p.dtype == Dtype::kInt8) {
+            const auto element = static_cast<uint8_t>(held.template element<1>(operand, i));
+            widened[i] = Mac::widen(static_cast<int8_t>(element));
+        } else {
+            widened[i] = Mac::widen(static_cast<uint8_t>(held.template element<1>(operand, i)));
+        }
+    }
+    Pack<uint32_t, 4> lanes[words];
+    const auto convert = [&]<bool changes>() {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const bool second = p.halved != 0 && i % 2 == 1;
+            Lanes<words> converted;
             if constexpr (is_left) {
-                return Mac::template left<changes>(prepared, value, second);
+                converted = Mac::template left<changes>(prepared, widened[i], second);
             } else {
-                return Mac::template right<changes>(prepared, value, second);
+                converted = Mac::template right<changes>(prepared, widened[i], second);
             }
-        });
-    };
-    const auto as_type = [&]<bool changes>() {
-        switch (p.dtype) {
-            case Dtype::kFloat32:
-                return as.template operator()<float, changes>();
-            case Dtype::kFloat16:
-                return as.template operator()<Float16, changes>();
-            case Dtype::kBFloat16:
-                return as.template operator()<BFloat16, changes>();
-            case Dtype::kInt8:
-                return as.template operator()<int8_t, changes>();
-            default:
-                return as.template operator()<uint8_t, changes>();
+#pragma unroll
+            for (int word = 0; word < words; ++word) lanes[word].element[i] = converted.word[word];
         }
     };
-    if constexpr (Mac::kChanges) {
-        if (prepared.left.lanes.changes) return as_type.template operator()<true>();
+    if (prepared.left.lanes.changes) {
+        convert.template operator()<true>();
+    } else {
+        convert.template operator()<false>();
     }
-    as_type.template operator()<false>();
+#pragma unroll
+    for (int word = 0; word < words; ++word)
+        held.template store<pitch>(operand, lanes[word], shared + word * kStep * pitch);
 }
 
 // The sums of a thread: products of `count` terms.
 template <class Mac, class Tile>
 struct ThreadSums {
     static constexpr int kSide = 4 * Tile::kGroups;
-    typename Mac::Acc acc[kSide][kSide];
+    float acc[kSide][kSide];
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -180,7 +204,8 @@ struct ThreadSums {
         }
     }
 
-    // Adds the chains to the totals, or makes them the totals, and starts new ones.
+    // Adds the chains to the totals, of floats or of the integers that the chains hold exactly, and
+    // starts new ones. The first ones are added to -0, which changes nothing.
     __device__ __forceinline__ void finish(const Prepared& prepared, bool integer, bool first,
                                            uint32_t (*totals)[Tile::kColumns]) {
 #pragma unroll
@@ -190,13 +215,15 @@ struct ThreadSums {
             for (int group = 0; group < Tile::kGroups; ++group) {
                 auto* const place = reinterpret_cast<Pack<uint32_t, 4>*>(
                     &totals[row][group * Tile::kColumnStep + 4 * Tile::thread_column()]);
-                Pack<uint32_t, 4> total{};
+                const uint32_t none = integer ? 0 : 0x80000000u;
+                Pack<uint32_t, 4> total{none, none, none, none};
                 if (!first) total = *place;
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    const uint32_t chain = Mac::finish(prepared, acc[i][4 * group + j], integer);
-                    total.element[j] =
-                        first ? chain : sum_of_totals(total.element[j], chain, integer);
+                    uint32_t& sum = total.element[j];
+                    const float chain = Mac::finish(prepared, acc[i][4 * group + j]);
+                    sum = integer ? sum + static_cast<uint32_t>(static_cast<int32_t>(chain))
+                                  : bits::of(bits::as_float(sum) + chain);
                 }
                 *place = total;
             }
@@ -225,99 +252,90 @@ __device__ __forceinline__ void store_total(const Target& out, int64_t offset, u
     }
 }
 
-template <class Tile>
-__device__ __forceinline__ void store_totals(const TileProblem& p, int64_t batch_offset,
-                                             int64_t first_row, int64_t first_column,
-                                             const uint32_t (*totals)[Tile::kColumns]) {
+template <class Tile, class Memory>
+__device__ __forceinline__ void store_totals(const TileProblem& p, const Memory& memory) {
     static_assert(Tile::kThreads % Tile::kColumns == 0);
-    const int thread = static_cast<int>(threadIdx.x);
-    const int64_t column = first_column + thread % Tile::kColumns;
+    const int inner = static_cast<int>(threadIdx.x) % Tile::kColumns;
+    const int64_t column = memory.column + inner;
     if (column >= p.columns) return;
-    int64_t offset = batch_offset + blockIdx.y * p.out.slice;
-    if (p.out.width == 0) {
-        offset += column * p.out.column;
-    } else {
-        const int64_t line = column / p.out.width;
-        offset += line * p.out.line + (column - line * p.out.width) * p.out.column;
-    }
-    for (int row = thread / Tile::kColumns;
-         row < Tile::kRows && first_row + row < p.rows; row += Tile::kThreads / Tile::kColumns) {
-        store_total(p.out, offset + (first_row + row) * p.out.row,
-                    totals[row][thread % Tile::kColumns]);
+    const int64_t offset = memory.offset + place_in(p.out, memory.row, column);
+    for (int row = static_cast<int>(threadIdx.x) / Tile::kColumns;
+         row < Tile::kRows && memory.row + row < p.rows; row += Tile::kThreads / Tile::kColumns) {
+        store_total(p.out, offset + row * p.out.row, memory.totals[row][inner]);
     }
 }
 
-// Blocks: tiles along x, row after row; slices of the depth along y; results of the batch along z.
+// Blocks: along x the tiles, row after row, of one slice of the depth after the other; along y the
+// results of the batch.
 template <class Mac, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(TileProblem p) {
     using Memory = TileMemory<Mac, Tile>;
-    const int64_t batch = p.first_batch + blockIdx.z;
+    const int64_t batch = p.first_batch + blockIdx.y;
     const Choice& choice = p.choices[batch * p.choice_step];
     if (choice.kernel != p.kernel) return;
     Memory& memory = *dynamic_shared<Memory>();
-    if (threadIdx.x == 0) memory.prepared = Prepared(choice);
-
     const int64_t tiles_across = (p.columns + Tile::kColumns - 1) / Tile::kColumns;
+    const int64_t tiles_down = (p.rows + Tile::kRows - 1) / Tile::kRows;
     const int64_t tile_row = blockIdx.x / tiles_across;
-    const int64_t first_row = tile_row * Tile::kRows;
+    const int64_t slice = tile_row / tiles_down;
+    const int64_t first_row = (tile_row - slice * tiles_down) * Tile::kRows;
     const int64_t first_column = (blockIdx.x - tile_row * tiles_across) * Tile::kColumns;
-    const int64_t begin = blockIdx.y * p.slice_depth;
+    const int64_t begin = slice * p.slice_depth;
     const int64_t end = p.depth - begin < p.slice_depth ? p.depth : begin + p.slice_depth;
     const Places places = places_of(p.batches, batch);
 
-    Loader<Tile::kRows, Tile::kThreads> left(p.left, p.item, places.left, first_row, p.rows);
-    Loader<Tile::kColumns, Tile::kThreads> right(p.right, p.item, places.right, first_column,
-                                                 p.columns);
-    ThreadSums<Mac, Tile> sums;
-    sums.clear();
-    left.load(p.left, p.item, begin, end, p.halved);
-    right.load(p.right, p.item, begin, end, p.halved);
+    Loader<Tile::kRows, Tile::kThreads, false> left(p.left, p.item, places.left, first_row, p.rows);
+    Loader<Tile::kColumns, Tile::kThreads, true> right(p.right, p.item, places.right, first_column,
+                                                       p.columns);
+    if (threadIdx.x == 0) {
+        memory.prepared = Prepared(choice);
+        memory.row = first_row;
+        memory.column = first_column;
+        memory.offset = places.out + slice * p.slice;
+    }
     __syncthreads();
     const Prepared& prepared = memory.prepared;
     const Mac mac(prepared, p.mac);
+    ThreadSums<Mac, Tile> sums;
+    sums.clear();
     int buffer = 0;
-    store_lanes<true, Mac, Tile>(p, prepared, left, memory.lanes[0]);
-    store_lanes<false, Mac, Tile>(p, prepared, right, memory.lanes[0] + Memory::kLeft);
-    __syncthreads();
-    bool first = true;
+    // A step's elements are on their way while the products of the one before are formed. Nobody
+    // writes to a buffer before all have read it: between the two lies the other one's barrier.
 #pragma unroll 1
-    for (int64_t k = begin; k < end; k += kStep) {
-        // The next step's elements are on their way while this one's products are formed.
-        const int64_t next = k + kStep;
-        if (next < end) {
-            left.load(p.left, p.item, next, end, p.halved);
-            right.load(p.right, p.item, next, end, p.halved);
+    for (int64_t k = begin;; k += kStep) {
+        if (k < end) {
+            left.load(p.left, p.item, k, end, p.halved);
+            right.load(p.right, p.item, k, end, p.halved);
         }
-        const uint32_t* const lanes = memory.lanes[buffer];
-        sums.add_terms(mac, next < end ? kStep : static_cast<int>(end - k),
-                       lanes + 4 * Tile::thread_row(),
-                       lanes + Memory::kLeft + 4 * Tile::thread_column());
-        if (next % kDepthBlock == 0 || next >= end) {
-            sums.finish(prepared, p.integer_sums, first, memory.totals);
-            first = false;
+        if (k > begin) {
+            const uint32_t* const lanes = memory.lanes[buffer];
+            sums.add_terms(mac, k < end ? kStep : static_cast<int>(end - (k - kStep)),
+                           lanes + 4 * Tile::thread_row(),
+                           lanes + Memory::kLeft + 4 * Tile::thread_column());
+            if (k % kDepthBlock == 0 || k >= end)
+                sums.finish(prepared, p.integer_sums, k - begin <= kDepthBlock, memory.totals);
         }
+        if (k >= end) break;
         buffer ^= 1;
-        if (next < end) {
-            store_lanes<true, Mac, Tile>(p, prepared, left, memory.lanes[buffer]);
-            store_lanes<false, Mac, Tile>(p, prepared, right,
-                                          memory.lanes[buffer] + Memory::kLeft);
-        }
+        store_lanes<true, Mac, Tile>(p, prepared, left, memory.lanes[buffer]);
+        store_lanes<false, Mac, Tile>(p, prepared, right, memory.lanes[buffer] + Memory::kLeft);
         __syncthreads();
     }
-    store_totals<Tile>(p, places.out, first_row, first_column, memory.totals);
+    __syncthreads();
+    store_totals<Tile>(p, memory);
 }
 
 template <class Mac, class Tile>
 void launch_tiles(const Context& context, const char* function, TileProblem problem) {
     constexpr int64_t kMostBatches = 65535;
-    const int64_t tiles =
-        ceil_div(problem.rows, Tile::kRows) * ceil_div(problem.columns, Tile::kColumns);
-    const int64_t slices = ceil_div(problem.depth, problem.slice_depth);
+    const int64_t blocks = ceil_div(problem.rows, Tile::kRows) *
+                           ceil_div(problem.columns, Tile::kColumns) *
+                           ceil_div(problem.depth, problem.slice_depth);
     const int64_t batches = problem.batches.count;
     for (; problem.first_batch < batches; problem.first_batch += kMostBatches) {
-        const int64_t here = std::min(kMostBatches, batches - problem.first_batch);
-        const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(slices),
-                        static_cast<unsigned>(here));
+        const dim3 grid(
+            static_cast<unsigned>(blocks),
+            static_cast<unsigned>(std::min(kMostBatches, batches - problem.first_batch)));
         launch(context, function, tile_kernel<Mac, Tile>, grid, Tile::kThreads,
                sizeof(TileMemory<Mac, Tile>), problem);
     }

@@ -1,5 +1,5 @@
-// Accesses to pages that are closed. In a kernel they end the kernel; elsewhere the process says
-// what was touched and ends, as without an emulator.
+// Accesses to pages that are closed. In a kernel they end the kernel (on x86-64); elsewhere the
+// process says what was touched and ends, as without an emulator.
 #include <signal.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -14,20 +14,26 @@ namespace cuda_emulator {
 namespace {
 
 struct sigaction before[2];
+
+#if defined(__x86_64__)
 const void* touched = nullptr;
 
 // Where a kernel goes on after a wrong access, on the spare stack.
 void end_after_access() { end_kernel("touched " + describe(touched)); }
 
-void handle(int number, siginfo_t* information, void* context) {
-    if (in_kernel()) {
-        touched = information->si_addr;
-        auto* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
-        registers[REG_RIP] = reinterpret_cast<greg_t>(&end_after_access);
-        // As after a call, which leaves 8 bytes on an aligned stack.
-        registers[REG_RSP] = reinterpret_cast<greg_t>(Fiber::spare_stack()) - 8;
-        return;
-    }
+void leave_kernel(const void* address, void* context) {
+    touched = address;
+    auto* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+    registers[REG_RIP] = reinterpret_cast<greg_t>(&end_after_access);
+    // As after a call, which leaves 8 bytes on an aligned stack.
+    registers[REG_RSP] = reinterpret_cast<greg_t>(Fiber::spare_stack()) - 8;
+}
+#endif
+
+void handle(int number, siginfo_t* information, [[maybe_unused]] void* context) {
+#if defined(__x86_64__)
+    if (in_kernel()) return leave_kernel(information->si_addr, context);
+#endif
     if (device_of(information->si_addr, 1) >= 0) {
         const std::string message =
             "emulator: the host touched " + describe(information->si_addr) + "\n";

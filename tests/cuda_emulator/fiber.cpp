@@ -2,7 +2,6 @@
 
 #include <sys/mman.h>
 
-#include <cstdint>
 #include <cstdlib>
 #include <new>
 
@@ -10,39 +9,6 @@
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-
-#if !defined(__x86_64__)
-#error "the emulator switches stacks on x86-64 only"
-#endif
-
-// Pushes what a function has to keep, stores the stack's end in *save and goes on with another
-// stack: two orders of magnitude faster than swapcontext, which asks the kernel for the mask of
-// signals.
-asm(R"(
-    .text
-    .p2align 4
-    .hidden cuda_emulator_switch
-    .globl cuda_emulator_switch
-    .type cuda_emulator_switch, @function
-cuda_emulator_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-    .size cuda_emulator_switch, .-cuda_emulator_switch
-)");
-extern "C" void cuda_emulator_switch(void** save, void* stack);
 
 namespace cuda_emulator {
 namespace {
@@ -55,7 +21,7 @@ constexpr size_t kStackBytes = 64 * 1024;
 constexpr size_t kPage = 4096;
 
 Fiber* running_fiber = nullptr;
-void* main_stack = nullptr;
+Stack main_stack;
 alignas(16) char spare[64 * 1024];
 
 // AddressSanitizer has to know which stack is in use.
@@ -91,6 +57,10 @@ Fiber::Fiber(Entry entry) : entry_(entry) {
     if (memory == MAP_FAILED) throw std::bad_alloc();
     memory_ = static_cast<char*>(memory);
     mprotect(memory_, kPage, PROT_NONE);
+    // Stacks that end at the same place of a page would share a few sets of the cache.
+    static size_t next_offset = 0;
+    offset_ = next_offset;
+    next_offset = (next_offset + 320) % kPage;
     reset();
 }
 
@@ -101,12 +71,7 @@ Fiber::~Fiber() {
 
 void Fiber::reset() {
     forget(memory_ + kPage);
-    // As if run() had been called by nobody, and had been interrupted before its first instruction.
-    void** top = reinterpret_cast<void**>(memory_ + kPage + kStackBytes);
-    *--top = nullptr;
-    *--top = reinterpret_cast<void*>(&Fiber::run);
-    for (int registers = 0; registers < 6; ++registers) *--top = nullptr;
-    pointer_ = top;
+    stack_.prepare(memory_ + kPage, kStackBytes - offset_, &Fiber::run);
     fake_stack_ = nullptr;
 }
 
@@ -124,7 +89,7 @@ bool Fiber::resume() {
     running_fiber = this;
     returned_ = false;
     leave_main(memory_ + kPage);
-    cuda_emulator_switch(&main_stack, pointer_);
+    switch_stacks(main_stack, stack_);
     arrive_at_main();
     running_fiber = nullptr;
     return returned_;
@@ -133,16 +98,16 @@ bool Fiber::resume() {
 void Fiber::suspend() {
     Fiber* const self = running_fiber;
     leave_for_main(&self->fake_stack_);
-    cuda_emulator_switch(&self->pointer_, main_stack);
+    switch_stacks(self->stack_, main_stack);
     arrive_from_main(self->fake_stack_);
 }
 
 void Fiber::abandon() {
     Fiber* const self = running_fiber;
-    void* ignored = nullptr;
+    Stack forgotten;
     leave_for_main(nullptr);
     self->reset();
-    cuda_emulator_switch(&ignored, main_stack);
+    switch_stacks(forgotten, main_stack);
     std::abort();
 }
 

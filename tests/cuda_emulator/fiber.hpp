@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "stack.hpp"
+
 namespace cuda_emulator {
 
 class Fiber {
@@ -33,7 +35,8 @@ private:
 
     Entry entry_;
     char* memory_;   // a page that nobody may touch, and the stack
-    void* pointer_;  // where the stack ends while the fiber does not run
+    size_t offset_;  // from the stack's end to where it begins
+    Stack stack_;
     bool returned_ = false;
     void* fake_stack_ = nullptr;  // AddressSanitizer's
 };
