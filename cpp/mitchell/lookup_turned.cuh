@@ -75,11 +75,11 @@ struct TurnedSums {
 
     // Eight of the thread's columns at two k's: `indices` are their bytes, in the order in which
     // the thread takes the k's, `lines` where it reads.
-    template <int first>
+    template <int begin>
     __device__ __forceinline__ void add(const Pack<uint32_t, 2> (&indices)[2],
                                         const unsigned char* const (&lines)[2]) {
 #pragma unroll
-        for (int c = first; c < first + 8; ++c) {
+        for (int c = begin; c < begin + 8; ++c) {
             Pack<uint32_t, 4> products[2];
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
