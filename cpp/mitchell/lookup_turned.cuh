@@ -25,10 +25,10 @@ namespace slipstick::cuda::mitchell {
 
 constexpr int kTurnedRows = 32;  // of a tile
 constexpr int kThreadRows = 8;   // whose sums a thread holds
-constexpr int kThreadColumns = 8;
+constexpr int kThreadColumns = 16;
 constexpr int kRowGroups = kTurnedRows / kThreadRows;
 constexpr int kColumnsPerThread = kThreadColumns / kRowGroups;  // of a tile, to a thread of a block
-constexpr int kTurnedThreads = 512;                             // at most; at least 32
+constexpr int kTurnedThreads = 256;                             // or half as many
 constexpr int kChunk = 16;                                      // k's that are staged at once
 constexpr int kPairs = kChunk / 2;
 
@@ -73,16 +73,17 @@ struct TurnedSums {
         }
     }
 
-    // The thread's columns at two k's: `indices` are their bytes, in the order in which the thread
-    // takes the k's, `lines` where it reads.
+    // Eight of the thread's columns at two k's: `indices` are their bytes, in the order in which
+    // the thread takes the k's, `lines` where it reads.
+    template <int first>
     __device__ __forceinline__ void add(const Pack<uint32_t, 2> (&indices)[2],
                                         const unsigned char* const (&lines)[2]) {
 #pragma unroll
-        for (int c = 0; c < kThreadColumns; ++c) {
+        for (int c = first; c < first + 8; ++c) {
             Pack<uint32_t, 4> products[2];
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-                const uint32_t b = (indices[i].element[c / 4] >> (c % 4 * 8)) & 0xff;
+                const uint32_t b = (indices[i].element[c % 8 / 4] >> (c % 4 * 8)) & 0xff;
                 products[i] = *reinterpret_cast<const Pack<uint32_t, 4>*>(
                     lines[i] + b * static_cast<uint32_t>(sizeof(TurnedLine)));
             }
@@ -118,18 +119,25 @@ public:
           threads_(static_cast<int>(blockDim.x)),
           columns_(turned_columns(threads_)) {}
 
-    // A chunk comes in parts, one while each pair of the chunk before it is added: a word of the
-    // right operand for each thread, and with the first part the left operand.
+    // A chunk comes in parts, one while each pair of the chunk before it is added: some words of
+    // the right operand for each thread, and with the first part the left operand.
+    static constexpr int kWords = kColumnsPerThread / 2;
     struct Part {
-        uint32_t right, left;
+        uint32_t right[kWords], left;
     };
     __device__ __forceinline__ Part fetch(int part, int64_t k) const {
-        return {fetch_word(right_, column_, columns_, thread_ + part * threads_, k),
-                holds_left(part) ? fetch_word(left_, row_, kTurnedRows, thread_, k) : 0};
+        Part words{};
+#pragma unroll
+        for (int i = 0; i < kWords; ++i)
+            words.right[i] = fetch(right_, column_, columns_, thread_ + word(part, i), k);
+        if (holds_left(part)) words.left = fetch(left_, row_, kTurnedRows, thread_, k);
+        return words;
     }
     __device__ __forceinline__ void stage(int part, int buffer, const Part& words) const {
-        stage_word(right_, right(buffer), columns_, thread_ + part * threads_, words.right);
-        if (holds_left(part)) stage_word(left_, left(buffer), kTurnedRows, thread_, words.left);
+#pragma unroll
+        for (int i = 0; i < kWords; ++i)
+            stage(right_, right(buffer), columns_, thread_ + word(part, i), words.right[i]);
+        if (holds_left(part)) stage(left_, left(buffer), kTurnedRows, thread_, words.left);
     }
 
     // Turns the table for two k's, the pair-th of a chunk in `buffer`.
@@ -174,16 +182,18 @@ public:
     __device__ __forceinline__ void add(int pair, int buffer, TurnedSums& sums) const {
         const int group = thread_ % kRowGroups;
         const int which = thread_ / kRowGroups % 2;
-        const auto* const indices =
-            right(buffer) + 2 * pair * columns_ + staged_place(first_column(), 2 * pair);
         const auto& line = *reinterpret_cast<const TurnedLine*>(turned(pair % 2));
-        const Pack<uint32_t, 2> both[2] = {
-            *reinterpret_cast<const Pack<uint32_t, 2>*>(indices + which * columns_),
-            *reinterpret_cast<const Pack<uint32_t, 2>*>(indices + (1 - which) * columns_)};
         const unsigned char* const places[2] = {
             reinterpret_cast<const unsigned char*>(&line.group[which][group]),
             reinterpret_cast<const unsigned char*>(&line.group[1 - which][group])};
-        sums.add(both, places);
+        const auto* const first = right(buffer) + (2 * pair + which) * columns_;
+        const auto* const second = right(buffer) + (2 * pair + 1 - which) * columns_;
+        const auto indices = [&](const unsigned char* staged, int column) {
+            return *reinterpret_cast<const Pack<uint32_t, 2>*>(
+                staged + staged_place(first_column() + column, 2 * pair));
+        };
+        sums.template add<0>({indices(first, 0), indices(second, 0)}, places);
+        sums.template add<8>({indices(first, 8), indices(second, 8)}, places);
     }
 
     // Stores the sums, or adds them to the result; `offset` was added to the products of each k.
@@ -241,23 +251,35 @@ private:
     __device__ __forceinline__ bool holds_left(int part) const {
         return part == 0 && thread_ < kTurnedRows * kChunk / 4;
     }
-    // The words of a chunk of `width` lines: four k's of a line, or four lines at one k.
-    __device__ __forceinline__ static uint32_t fetch_word(const ByteLines& lines, int64_t first,
-                                                          int width, int word, int64_t k) {
-        if (lines.runs_along_depth()) return lines.along(first + word / 4, k + word % 4 * 4);
-        return lines.across(first + word % (width / 4) * 4, k + word / (width / 4));
+    __device__ __forceinline__ int word(int part, int i) const {
+        return (kWords * part + i) * threads_;
     }
-    __device__ __forceinline__ static void stage_word(const ByteLines& lines, unsigned char* target,
-                                                      int width, int word, uint32_t elements) {
+    // Where a word of a chunk of `width` lines has its first element: the words are four k's of a
+    // line each, or four lines at one k.
+    struct Corner {
+        int line, k;
+    };
+    __device__ __forceinline__ static Corner corner(const ByteLines& lines, int width, int word) {
+        const bool along_depth = lines.runs_along_depth();
+        const int run = along_depth ? kChunk / 4 : width / 4;
+        const int quotient = word / run;
+        const int rest = 4 * (word - quotient * run);
+        return along_depth ? Corner{quotient, rest} : Corner{rest, quotient};
+    }
+    __device__ __forceinline__ static uint32_t fetch(const ByteLines& lines, int64_t first,
+                                                     int width, int word, int64_t k) {
+        const Corner at = corner(lines, width, word);
+        return lines.word(lines.runs_along_depth(), first + at.line, k + at.k);
+    }
+    __device__ __forceinline__ static void stage(const ByteLines& lines, unsigned char* target,
+                                                 int width, int word, uint32_t elements) {
+        const Corner at = corner(lines, width, word);
+        target += at.k * width + staged_place(at.line, at.k);
         if (lines.runs_along_depth()) {
-            const int k = word % 4 * 4;
-            target += k * width + staged_place(word / 4, k);
 #pragma unroll
             for (int i = 0; i < 4; ++i)
                 target[i * width] = static_cast<unsigned char>(elements >> (8 * i));
         } else {
-            const int k = word / (width / 4);
-            target += k * width + staged_place(word % (width / 4) * 4, k);
             *reinterpret_cast<uint32_t*>(target) = elements;
         }
     }
@@ -270,35 +292,34 @@ private:
     int thread_, threads_, columns_;
 };
 
-// Chunks [first, first + count) of a tile.
-__device__ __forceinline__ void run_turned(const TurnedTile& tile, int64_t first, int64_t count,
-                                           int64_t depth, TurnedSums& sums) {
-    const int64_t begin = first * kChunk;
-    const int64_t end = begin + count * kChunk < depth ? begin + count * kChunk : depth;
+// The products of k in [begin, end); `begin` starts a chunk.
+__device__ __forceinline__ void run_turned(const TurnedTile& tile, int64_t begin, int64_t end,
+                                           TurnedSums& sums) {
     sums.clear();
 #pragma unroll 1
     for (int part = 0; part < kPairs; ++part) tile.stage(part, 0, tile.fetch(part, begin));
     __syncthreads();
     tile.turn(0, 0, begin);
     __syncthreads();
-    int pair = 0;
     int buffer = 0;
-    // While a pair is added the next one is turned, and a part of the next chunk is on its way.
 #pragma unroll 1
-    for (int64_t k = begin; k < end; k += 2) {
-        const int64_t next_chunk = k - 2 * pair + kChunk;
-        const bool fetching = next_chunk < end;
-        TurnedTile::Part words{};
-        if (fetching) words = tile.fetch(pair, next_chunk);
-        const bool is_last = pair == kPairs - 1;
-        const int next_pair = is_last ? 0 : pair + 1;
-        const int next_buffer = is_last ? 1 - buffer : buffer;
-        if (k + 2 < end) tile.turn(next_pair, next_buffer, k + 2);
-        tile.add(pair, buffer, sums);
-        if (fetching) tile.stage(pair, 1 - buffer, words);
-        __syncthreads();
-        pair = next_pair;
-        buffer = next_buffer;
+    for (int64_t chunk = begin; chunk < end; chunk += kChunk) {
+        // While a pair is added the next one is turned, and a part of the next chunk is on its way.
+        const bool fetching = chunk + kChunk < end;
+        const int pairs = fetching ? kPairs : static_cast<int>(end - chunk + 1) / 2;
+#pragma unroll 1
+        for (int pair = 0; pair < pairs; ++pair) {
+            TurnedTile::Part words{};
+            if (fetching) words = tile.fetch(pair, chunk + kChunk);
+            const bool is_last = pair == kPairs - 1;
+            const int next = is_last ? 0 : pair + 1;
+            if (fetching || pair + 1 < pairs)
+                tile.turn(next, is_last ? 1 - buffer : buffer, chunk + 2 * (pair + 1));
+            tile.add(pair, buffer, sums);
+            if (fetching) tile.stage(pair, 1 - buffer, words);
+            __syncthreads();
+        }
+        buffer = 1 - buffer;
     }
 }
 
@@ -327,10 +348,10 @@ __global__ void __launch_bounds__(kTurnedThreads)
                               (line - batch * work.row_tiles) * kTurnedRows,
                               (index - line * work.column_tiles) * columns, p.depth);
         TurnedSums sums;
-        run_turned(tile, first, count, p.depth, sums);
-        const int64_t end = (first + count) * kChunk;
-        const int64_t depth = (end < p.depth ? end : p.depth) - first * kChunk;
-        tile.put(sums, p, p.out + places.out, product_offset * static_cast<uint32_t>(depth),
+        const int64_t begin = first * kChunk;
+        const int64_t end = begin + count * kChunk < p.depth ? begin + count * kChunk : p.depth;
+        run_turned(tile, begin, end, sums);
+        tile.put(sums, p, p.out + places.out, product_offset * static_cast<uint32_t>(end - begin),
                  count == work.chunks);
         unit += count;
     }
