@@ -12,7 +12,7 @@ if(NOT CMAKE_CUDA_COMPILER)
   message(STATUS "slipstick: no CUDA compiler, _cuda is not built")
   return()
 endif()
-if(NOT SLIPSTICK_PYTHON)
+if(NOT SLIPSTICK_PYTHON AND NOT SLIPSTICK_BENCH)
   return()
 endif()
 
@@ -38,9 +38,15 @@ endif()
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 
-add_library(slipstick_cuda OBJECT ${cuda_sources})
-target_include_directories(slipstick_cuda PRIVATE cpp)
-target_compile_options(slipstick_cuda PRIVATE
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
+
+# Flags that every CUDA file shares.
+add_library(slipstick_cuda_flags INTERFACE)
+target_include_directories(slipstick_cuda_flags INTERFACE cpp)
+target_compile_options(slipstick_cuda_flags INTERFACE
   # As in slipstick_flags: every fused multiply-add is written out.
   --fmad=false -Xcompiler=-ffp-contract=off
   # The definitions that host and device share are constexpr, most of them without a word about CUDA.
@@ -51,11 +57,12 @@ target_compile_options(slipstick_cuda PRIVATE
   -Xcompiler=-Wall,-Wextra
   $<$<BOOL:${SLIPSTICK_WERROR}>:-Xcompiler=-Werror>
   $<$<BOOL:${SLIPSTICK_WERROR}>:-Werror=all-warnings>)
-set_target_properties(slipstick_cuda PROPERTIES
-  CUDA_STANDARD 20
-  CUDA_STANDARD_REQUIRED ON
-  CUDA_EXTENSIONS OFF
-  CUDA_VISIBILITY_PRESET hidden)
+
+add_library(slipstick_cuda OBJECT ${cuda_sources})
+target_link_libraries(slipstick_cuda PRIVATE slipstick_cuda_flags)
+if(NOT SLIPSTICK_PYTHON)
+  return()
+endif()
 
 pybind11_add_module(_cuda MODULE NO_EXTRAS
   cpp/bind/cuda_module.cpp

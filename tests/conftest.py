@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import threadpoolctl
 
 import slipstick
 from slipstick import _cpu
+
+# NumPy multiplies small matrices here; its threads would wait for each other on busy cores.
+threadpoolctl.threadpool_limits(1, user_api="blas")
 
 # A failed assert in a shared module shows its values, as one in a test file does.
 pytest.register_assert_rewrite("attention_oracle", "attention_backward_oracle")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("cpp/*/README.md")]
-    if ">>>" in path.read_text()
+    if ">>> " in path.read_text()
 )
 # What a bridge stands on. CI installs all; who has less tests less.
 GUESTS = {

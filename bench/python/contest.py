@@ -24,6 +24,7 @@ import torch
 import slipstick
 from slipstick.bench import Call, Case, machine, measure
 
+AVAILABLE = slipstick.get_num_threads()
 PAUSE = 0.1  # seconds; OpenBLAS and OpenMP threads spin for tens of milliseconds after a call
 
 
@@ -87,12 +88,30 @@ class Result(NamedTuple):
     case: str
     work: float
     unit: str
-    threads: int
+    threads: int  # 0 on a device
     seconds: dict[str, float]
     share_of_best_peer: float | None
+    share_of_peak: dict[str, float] | None = None  # of what the clock measured for the unit
 
 
-def time_task(task: Task, threads: int, rounds: int) -> Result:
+class Clock(NamedTuple):
+    """What a figure depends on beside the commit, peaks of the machine, and how a task is timed."""
+
+    facts: Callable[[], dict[str, str]]
+    peaks: Callable[[], Iterable[Quantity]]
+    time: Callable[[Task, int], Result]  # in so many rounds
+    rounds: int = 9  # if nobody says how many
+
+
+def share_of_best_peer(contenders: dict[str, Contender], seconds: dict[str, float]) -> float | None:
+    """Of the first contender."""
+    peers = [seconds[name] for name, contender in contenders.items() if contender.peer]
+    return min(peers) / next(iter(seconds.values())) if peers else None
+
+
+def time_task(task: Task, rounds: int) -> Result:
+    threads = task.threads or AVAILABLE
+    set_threads(threads)
     contenders = task.make()
     if task.once:
         seconds = {}
@@ -105,9 +124,15 @@ def time_task(task: Task, threads: int, rounds: int) -> Result:
         case = Case(task.name, task.work, task.unit, calls)
         seconds = measure(case, rounds=rounds, pause=PAUSE).seconds
     seconds = {name: seconds[name] * contender.scale for name, contender in contenders.items()}
-    peers = [seconds[name] for name, contender in contenders.items() if contender.peer]
-    share = min(peers) / next(iter(seconds.values())) if peers else None
+    share = share_of_best_peer(contenders, seconds)
     return Result(task.name, task.work, task.unit, threads, seconds, share)
+
+
+def cpu_facts() -> dict[str, str]:
+    return machine() | {"load before": str(os.getloadavg())}
+
+
+CPU = Clock(cpu_facts, tuple, time_task)
 
 
 def show(result: Result) -> None:
@@ -119,6 +144,8 @@ def show(result: Result) -> None:
         row = f"  {name:22} {seconds * 1e6:13.1f} us {rate:9.3f} G{result.unit}/s"
         if result.threads > 1:
             row += f" {rate / result.threads:8.3f} a core"
+        if result.share_of_peak:
+            row += f" {result.share_of_peak[name]:7.1%} of the peak"
         print(row + ("" if seconds == own else f" {seconds / own:8.2f} x the time"))
     sys.stdout.flush()
 
@@ -142,11 +169,12 @@ def main(
     description: str,
     tasks: Callable[[], Iterator[Task | Quantity]],
     packages: tuple[str, ...] = (),
+    clock: Clock = CPU,
 ) -> None:
     """Time the tasks that the command line chooses; `packages` are peers whose versions count."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="cases whose name has it")
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=clock.rounds, help="default: %(default)s")
     parser.add_argument("--list", action="store_true", help="name the cases, time nothing")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
@@ -154,22 +182,21 @@ def main(
     if options.list:
         print("\n".join(task.name for task in chosen))
         return
-    available = slipstick.get_num_threads()
-    facts = {"commit": commit()} | machine() | {"load before": str(os.getloadavg())}
-    facts |= versions(("ml_dtypes", *packages))
-    print(facts["cpu"], facts["slipstick"], sep="\n")
+    facts = {"commit": commit()} | clock.facts() | versions(("ml_dtypes", *packages))
+    print(facts.get("device", facts["cpu"]), facts["slipstick"], sep="\n")
     figures: dict[str, Any] = {"machine": facts, "timings": []}
-    for task in chosen:
+    for task in (*clock.peaks(), *chosen):
         if isinstance(task, Quantity):
             value = task.measure()
             print(f"\n{task.name}\n  {value:.1f} {task.unit}")
             quantity = {"name": task.name, "value": value, "unit": task.unit}
             figures.setdefault("quantities", []).append(quantity)
         else:
-            threads = task.threads or available
-            set_threads(threads)
-            result = time_task(task, threads, options.rounds)
+            result = clock.time(task, options.rounds)
             show(result)
-            figures["timings"].append(result._asdict())
+            row = result._asdict()
+            if result.share_of_peak is None:
+                del row["share_of_peak"]
+            figures["timings"].append(row)
         if options.json:  # after each case: an interrupted run keeps what it has
             options.json.write_text(json.dumps(figures, indent=2) + "\n")

@@ -185,7 +185,7 @@ void sum_products(const Context& context, const char* function, const SumProblem
 Access access_of(const Operand& operand, Dtype dtype, int64_t lines, int64_t depth,
                  const Batches& batches, const int64_t* steps) {
     if (operand.width != 0) return Access::kLines;
-    if (operand.taps != nullptr) return Access::kDepth;
+    if (operand.taps != nullptr) return operand.line == 1 ? Access::kLines : Access::kDepth;
     const int64_t pack = 4 * item_size(dtype);
     bool packs = reinterpret_cast<intptr_t>(operand.data) % pack == 0;
     for (int axis = 0; axis < batches.rank; ++axis) packs &= steps[axis] % 4 == 0;

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from slipstick._version import __version__
 from slipstick.bench import machine
@@ -50,7 +51,7 @@ def run(device: str = "cpu", json_path: Path | None = None) -> int:
     place = _devices.find(device)
     with contextlib.ExitStack() as stack:
         # Opened first: what cannot be written is said before the checks have run.
-        file = stack.enter_context(json_path.open("w")) if json_path is not None else None
+        file = stack.enter_context(_opened(json_path)) if json_path is not None else None
         start = time.perf_counter()
         outcomes = _run_checks(place, _ON_CPU if place.name == "cpu" else _ON_CUDA)
         seconds = time.perf_counter() - start
@@ -67,6 +68,14 @@ def run(device: str = "cpu", json_path: Path | None = None) -> int:
     return 1 if failed else 0
 
 
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("w")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"--json must be a file to write, got '{path}': {reason}") from error
+
+
 def _run_checks(place: _devices.Device, checks: list[Check]) -> list[Outcome]:
     """Run the checks and print each row when it is known."""
     print(f"slipstick {__version__} on {place.name}: {place.description}\n")
@@ -78,7 +87,7 @@ def _run_checks(place: _devices.Device, checks: list[Check]) -> list[Outcome]:
     for check in checks:
         outcome = perform(check, place.run)
         outcomes.append(outcome)
-        worst = "bits equal" if outcome.worst is None else f"{outcome.worst:.3f}"
+        worst = "bits equal" if outcome.worst is None else f"{outcome.worst:.3g}"
         if outcome.failures and outcome.worst is None:
             worst = "bits differ"
         result = "FAILED" if outcome.failures else "ok"

@@ -61,7 +61,7 @@ def _title(dtype: Dtype, method: Any) -> str:
 
 def _products() -> Iterator[Case]:
     for dtype in DTYPES:
-        values = awkward(dtype, 20)
+        values = awkward(dtype, 60)
         a, b = values[:, np.newaxis], values[np.newaxis]
         for method, options in methods_of(dtype):
             call = partial(mitchell.multiply, method=method)
@@ -148,7 +148,8 @@ def _matmul() -> Iterator[Case]:
             call = partial(mitchell.matmul, method=method)
             define = partial(reference.matmul, **options)
             yield _sums(_title(dtype, method), call, define, (a, b), depth, method)
-    a, b = ordinary(FLOAT32, 2, 70, 90), ordinary(FLOAT32, 2, 90, 110, seed=1)
+    # Long enough for several threads.
+    a, b = ordinary(FLOAT32, 2, 110, 90), ordinary(FLOAT32, 2, 90, 130, seed=1)
     yield _sums("a batch", mitchell.matmul, reference.matmul, (a, b), 90)
 
 

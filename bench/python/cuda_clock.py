@@ -1,0 +1,122 @@
+"""The clock of contests on a CUDA device: events around each call, in a cache that holds nothing.
+
+Contenders take turns; a figure is the median over the rounds. The flush before each call writes
+1 GiB, which takes a third of a millisecond on a fast card: longer than the host takes to prepare a
+call, so that no launch is waited for within the events, and more than any L2 holds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from collections.abc import Iterator
+
+import torch
+from contest import Clock, Quantity, Result, Task, share_of_best_peer
+
+from slipstick.bench import Call, machine
+from slipstick.cli import cuda_devices
+
+FLUSHED = 1 << 30  # bytes
+WARM_UP = 3
+SECONDS = 2.0  # a task, about, and yet at least FEWEST rounds
+FEWEST = 5
+# Operations of the peak's unit in one of the case's: a MAC is a product and a sum.
+OPERATIONS = {"B": ("copy", 1), "FLOP": ("FFMA", 1), "MAC": ("FFMA", 2)}
+
+# Measured by `peaks`, and used by `time`: B/s of a copy, FLOP/s of float32.
+_peaks: dict[str, float] = {}
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    except OSError:
+        lines = []
+    return lines[0] if lines else "unknown"
+
+
+def facts() -> dict[str, str]:
+    """Of the device; ends the program where there is none."""
+    if cuda_devices() is None:
+        raise SystemExit("this benchmark needs a build of slipstick with CUDA, got one without")
+    if not torch.cuda.is_available():
+        raise SystemExit("this benchmark needs a CUDA device that torch can use, found none")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    properties = torch.cuda.get_device_properties(0)
+    return machine() | {
+        "device": f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
+        f"{properties.multi_processor_count} multiprocessors, "
+        f"{properties.L2_cache_size / 2**20:.0f} MiB of L2",
+        "driver": _driver(),
+        "CUDA of torch": str(torch.version.cuda),
+    }
+
+
+def _median_seconds(call: Call, rounds: int, flushed: torch.Tensor) -> float:
+    for _ in range(WARM_UP):
+        call()
+    return statistics.median(_seconds(call, flushed) for _ in range(rounds))
+
+
+def _seconds(call: Call, flushed: torch.Tensor) -> float:
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    flushed.zero_()
+    start.record()
+    call()
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop) / 1e3
+
+
+def _flushed() -> torch.Tensor:
+    return torch.empty(FLUSHED, dtype=torch.uint8, device="cuda")
+
+
+def _copy() -> float:
+    source, target = torch.ones((2, 1 << 30), dtype=torch.uint8, device="cuda")
+    seconds = _median_seconds(lambda: target.copy_(source), 21, _flushed())
+    _peaks["copy"] = 2 * source.numel() / seconds
+    return _peaks["copy"] / 1e9
+
+
+def _ffma() -> float:
+    size = 8192
+    a, b = torch.randn(2, size, size, device="cuda")
+    seconds = _median_seconds(lambda: torch.matmul(a, b), 11, _flushed())
+    _peaks["FFMA"] = 2 * size**3 / seconds
+    return _peaks["FFMA"] / 1e9
+
+
+def peaks() -> Iterator[Quantity]:
+    """What the shares are of, measured in the same run."""
+    yield Quantity("copy of 1 GiB by torch, bytes read and written", "GB/s", _copy)
+    yield Quantity("float32 matmul 8192^3 by torch, without TF32", "GFLOP/s", _ffma)
+
+
+def time_task(task: Task, rounds: int) -> Result:
+    contenders = task.make()
+    flushed = _flushed()
+    once = 0.0
+    for contender in contenders.values():
+        for _ in range(WARM_UP):
+            contender.call()
+        once += _seconds(contender.call, flushed)
+    rounds = max(FEWEST, min(rounds, int(SECONDS / once)))
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            samples[name].append(_seconds(contender.call, flushed))
+    seconds = {
+        name: statistics.median(samples[name]) * contender.scale
+        for name, contender in contenders.items()
+    }
+    peak, operations = OPERATIONS[task.unit]
+    shares = {name: operations * task.work / own / _peaks[peak] for name, own in seconds.items()}
+    share = share_of_best_peer(contenders, seconds)
+    return Result(task.name, task.work, task.unit, 0, seconds, share, shares)
+
+
+CUDA = Clock(facts, peaks, time_task, rounds=25)

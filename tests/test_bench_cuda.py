@@ -1,0 +1,99 @@
+"""The benchmarks of CUDA where there is no device: every call, the clock, and one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("ml_dtypes")
+pytest.importorskip("threadpoolctl")
+
+FOLDER = Path(__file__).parent.parent / "bench" / "python"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The modules of bench/python, which find each other as a script's neighbours do."""
+    before = dict(sys.modules)
+    sys.path.insert(0, str(FOLDER))
+    import cuda_clock
+    import cuda_mitchell
+
+    yield cuda_clock, cuda_mitchell
+    sys.path.remove(str(FOLDER))
+    for name in set(sys.modules) - set(before):
+        if (
+            getattr(sys.modules[name], "__file__", None)
+            and str(FOLDER) in sys.modules[name].__file__
+        ):
+            del sys.modules[name]
+
+
+def small(dtype, *shape, seed=0):
+    """What the benchmark makes on a device, of 24 numbers an axis at most, on the CPU."""
+    torch.manual_seed(seed)
+    shape = [min(size, 24) for size in shape]
+    kind = getattr(torch, dtype)
+    if kind.is_floating_point:
+        return torch.randn(shape).to(kind)
+    limits = torch.iinfo(kind)
+    return torch.randint(limits.min, limits.max + 1, shape, dtype=kind)
+
+
+def test_every_case_runs(bench, monkeypatch):
+    """Each contender once: what is timed exists and accepts what it is given."""
+    _, cases = bench
+    monkeypatch.setattr(cases, "random", small)
+    names = []
+    for task in cases.tasks():
+        contenders = task.make()
+        assert next(iter(contenders)) == "slipstick"
+        for contender in contenders.values():
+            contender.call()
+        names.append(task.name)
+    assert len(set(names)) == len(names)
+
+
+def test_shares_of_the_peaks(bench, monkeypatch):
+    clock, _ = bench
+    from contest import Contender, Task
+
+    seconds = {"own": [4.0, 2.0, 3.0, 9.0, 1.0], "torch": [1.0, 1.5, 1.5, 1.5, 5.0]}
+    left = {name: [0.01, *values] for name, values in seconds.items()}
+    monkeypatch.setattr(clock, "_flushed", lambda: None)
+    monkeypatch.setattr(clock, "_seconds", lambda call, flushed: left[call()].pop(0))
+    monkeypatch.setattr(clock, "_peaks", {"copy": 100.0, "FFMA": 200.0})
+    contenders = {
+        "own": Contender(lambda: "own", peer=False),
+        "torch": Contender(lambda: "torch", scale=2.0),
+    }
+    result = clock.time_task(Task("products", 30.0, "MAC", lambda: contenders), 5)
+    assert result.seconds == {"own": 3.0, "torch": 3.0}
+    assert result.share_of_best_peer == 1.0
+    assert result.share_of_peak == {"own": 0.1, "torch": 0.1}  # 60 operations in 3 s
+
+
+def run(*arguments):
+    command = [sys.executable, str(FOLDER / "cuda_mitchell.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_one_sentence():
+    result = run()
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.strip() in (
+        "this benchmark needs a build of slipstick with CUDA, got one without",
+        "this benchmark needs a CUDA device that torch can use, found none",
+    )
+
+
+def test_cases_are_named_without_a_device():
+    names = run("--list").stdout.splitlines()
+    assert "matmul float32 8192 x 8192 x 8192" in names
+    assert "multiply float32 2^26, mitchell" in names
