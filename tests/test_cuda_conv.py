@@ -174,7 +174,7 @@ def test_launches_of_any_size_are_within_the_limits(emulated_cuda):
     cases = [
         ((1 << 17, 3, 32, 32), (64, 3, 3, 3)),
         ((1, 3, 1 << 17, 1 << 17), (4, 3, 3, 3)),
-        ((1, 1 << 20, 64, 64), (1, 1 << 20, 1, 1)),
+        ((1, 1 << 15, 64, 64), (1, 1 << 15, 1, 1)),
     ]
     rest = (1, (1, 1), (0, 0), (1, 1))
     with emulated_cuda.dry_run():
