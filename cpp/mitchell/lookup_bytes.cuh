@@ -50,23 +50,35 @@ struct ByteLines {
 
 private:
     __device__ __forceinline__ uint32_t gathered(bool along_depth, int64_t line, int64_t k) const {
+        const bool is_patch = operand.width != 0;
+        int64_t row = is_patch ? quotient(line, operand.width) : 0;
+        int64_t column = line - row * operand.width;
         uint32_t word = 0;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            if (line < lines && k < depth) word |= uint32_t{gathered(line, k)} << (8 * i);
-            (along_depth ? k : line) += 1;
+            if (line < lines && k < depth)
+                word |= uint32_t{gathered(is_patch, row, column, operand.taps[k])} << (8 * i);
+            if (along_depth) {
+                ++k;
+                continue;
+            }
+            ++line;
+            if (++column == operand.width) {
+                column = 0;
+                ++row;
+            }
         }
         return word;
     }
-    __device__ __forceinline__ uint8_t gathered(int64_t line, int64_t k) const {
-        const Tap tap = operand.taps[k];
-        if (operand.width == 0) return data[line * operand.line + tap.offset];
-        const int64_t row = quotient(line, operand.width);
+    __device__ __forceinline__ uint8_t gathered(bool is_patch, int64_t row, int64_t column,
+                                                const Tap& tap) const {
+        if (!is_patch) return data[column * operand.line + tap.offset];
         const int64_t top = row * operand.stride[0] + operand.origin[0];
-        const int64_t left = (line - row * operand.width) * operand.stride[1] + operand.origin[1];
-        const int64_t y = top + tap.y;
-        const int64_t x = left + tap.x;
-        const bool inside = y >= 0 && y < operand.size[0] && x >= 0 && x < operand.size[1];
+        const int64_t left = column * operand.stride[1] + operand.origin[1];
+        const auto y = static_cast<uint64_t>(top + tap.y);
+        const auto x = static_cast<uint64_t>(left + tap.x);
+        const bool inside = y < static_cast<uint64_t>(operand.size[0]) &&
+                            x < static_cast<uint64_t>(operand.size[1]);
         return inside ? data[top * operand.step[0] + left * operand.step[1] + tap.offset]
                       : uint8_t{0};
     }

@@ -7,30 +7,37 @@
 //
 //   turned[b][k % 2][i] = table[left[i][k]][b]        for two k's at once, 128 bytes for each b
 //
-// Eight threads read one such line's worth of banks: four of them a column at the first k, four the
-// next column at the second, and then the other way round. Bytes of shared memory for 32 rows of
-// 1024 columns and two k's, by a block of 512 threads:
+// Eight threads read the 128 bytes of a line's banks at once: four of them a column at the first k,
+// four the next column at the second, and then the other way round. Cycles of shared memory, 128
+// bytes each, for 32 rows of 1024 columns and two k's (65,536 products):
 //
-//   adding    2 * 32 * 1024 products of 2 bytes             131,072
-//   turning   32 KiB read from the table, 32 KiB written     65,536
-//   indices of both operands, staged and read                14,000
+//   adding     2 * 32 * 1024 products of 2 bytes                    1024
+//   turning    32 KiB read from the table, 32 KiB written            512
+//   indices    read eight columns at a time, 16 bytes of four         64
+//   operands   staged, and the rows' read for turning                 80
 //
-// 210,000 bytes at 128 a cycle are 1650 cycles for 65,536 products, 40 a cycle. What adds them is
-// an instruction a product (add() below): 1350 cycles at 64 a cycle, beside the loads.
+// 1680 cycles, 39 products a cycle. The arithmetic is about 1.8 instructions a product, one of them
+// to add it (TurnedSums), which 64 integer lanes take 1850 cycles for: 35 a cycle.
 #pragma once
 
 #include "mitchell/lookup_bytes.cuh"
 
 namespace slipstick::cuda::mitchell {
 
-constexpr int kTurnedRows = 32;  // of a tile
-constexpr int kThreadRows = 8;   // whose sums a thread holds
+constexpr int kTurnedThreads = 256;  // or half as many
+constexpr int kThreadRows = 8;       // whose sums a thread holds
 constexpr int kThreadColumns = 16;
+constexpr int kTurnedRowBits = 5;
+constexpr int kTurnedRows = 1 << kTurnedRowBits;  // of a tile
 constexpr int kRowGroups = kTurnedRows / kThreadRows;
-constexpr int kColumnsPerThread = kThreadColumns / kRowGroups;  // of a tile, to a thread of a block
-constexpr int kTurnedThreads = 256;                             // or half as many
-constexpr int kChunk = 16;                                      // k's that are staged at once
+constexpr int kMostColumnBits = 10;
+constexpr int kChunkBits = 4;
+constexpr int kChunk = 1 << kChunkBits;  // k's that are staged at once
 constexpr int kPairs = kChunk / 2;
+
+// A tile's columns are four to a thread.
+constexpr int turned_columns(int threads) { return kThreadColumns / kRowGroups * threads; }
+static_assert(turned_columns(kTurnedThreads) == 1 << kMostColumnBits);
 
 // How the products are shared out: units are chunks of the depth of tiles, `share` of them in turn
 // to a block, so that no multiprocessor waits for a last tile.
@@ -57,10 +64,8 @@ struct TurnedLayout {
     static constexpr int table(int columns) { return kRight + 2 * right_bytes(columns); }
 };
 
-constexpr int turned_columns(int threads) { return kColumnsPerThread * threads; }
-
-// Sums of eight rows and eight columns. A word holds the products of two rows; sums of whole words
-// and of their upper halves give both, modulo 2^32: three instructions for two words.
+// Sums of eight rows and sixteen columns. A word holds the products of two rows; sums of whole
+// words and of their upper halves give both, modulo 2^32: at most four instructions for two words.
 struct TurnedSums {
     uint32_t word[kThreadColumns][4];
     uint32_t upper[kThreadColumns][4];
@@ -92,7 +97,8 @@ struct TurnedSums {
                 const uint32_t first = products[0].element[w];
                 const uint32_t second = products[1].element[w];
                 word[c][w] += first + second;
-                upper[c][w] += (first >> 16) + (second >> 16);
+                upper[c][w] += first >> 16;
+                upper[c][w] += second >> 16;
             }
         }
     }
@@ -117,11 +123,12 @@ public:
           depth_(depth),
           thread_(static_cast<int>(threadIdx.x)),
           threads_(static_cast<int>(blockDim.x)),
-          columns_(turned_columns(threads_)) {}
+          columns_(turned_columns(threads_)),
+          column_bits_(threads_ == kTurnedThreads ? kMostColumnBits : kMostColumnBits - 1) {}
 
     // A chunk comes in parts, one while each pair of the chunk before it is added: some words of
     // the right operand for each thread, and with the first part the left operand.
-    static constexpr int kWords = kColumnsPerThread / 2;
+    static constexpr int kWords = 2;
     struct Part {
         uint32_t right[kWords], left;
     };
@@ -129,15 +136,15 @@ public:
         Part words{};
 #pragma unroll
         for (int i = 0; i < kWords; ++i)
-            words.right[i] = fetch(right_, column_, columns_, thread_ + word(part, i), k);
-        if (holds_left(part)) words.left = fetch(left_, row_, kTurnedRows, thread_, k);
+            words.right[i] = fetch(right_, column_, column_bits_, thread_ + word(part, i), k);
+        if (holds_left(part)) words.left = fetch(left_, row_, kTurnedRowBits, thread_, k);
         return words;
     }
     __device__ __forceinline__ void stage(int part, int buffer, const Part& words) const {
 #pragma unroll
         for (int i = 0; i < kWords; ++i)
-            stage(right_, right(buffer), columns_, thread_ + word(part, i), words.right[i]);
-        if (holds_left(part)) stage(left_, left(buffer), kTurnedRows, thread_, words.left);
+            stage(right_, right(buffer), column_bits_, thread_ + word(part, i), words.right[i]);
+        if (holds_left(part)) stage(left_, left(buffer), kTurnedRowBits, thread_, words.left);
     }
 
     // Turns the table for two k's, the pair-th of a chunk in `buffer`.
@@ -146,30 +153,29 @@ public:
         const int which = lane % 8 / kRowGroups;
         const int group = lane % kRowGroups;
         const bool present = k + which < depth_;
-        const auto rows = *reinterpret_cast<const Pack<uint8_t, kThreadRows>*>(
-            left(buffer) + (2 * pair + which) * kTurnedRows +
-            staged_place(group * kThreadRows, 2 * pair));
+        const auto rows =
+            *reinterpret_cast<const Rows*>(left(buffer) + (2 * pair + which) * kTurnedRows +
+                                           staged_place(group * kThreadRows, 2 * pair));
         auto* const lines = reinterpret_cast<TurnedLine*>(turned(pair % 2));
         // Sixteen threads read eight bytes of every bank, whatever rows they read them from, and
         // eight write sixteen.
         for (int task = thread_ / 16; task < 32; task += threads_ / 16) {
             const int place = 2 * (lane % 8) + lane / 8 % 2 + 2 * (task % 8);
             const int b = 4 * (task / 8 * 16 + place % 16);
-            Pack<uint32_t, 2> entries[kThreadRows] = {};
-            if (present) {
-#pragma unroll
-                for (int i = 0; i < kThreadRows; ++i) {
-                    entries[i] = *reinterpret_cast<const Pack<uint32_t, 2>*>(
-                        table_ + kTableSide * int{rows.element[i]} + b);
-                }
+            Entries entries = {};
+            if (present && table_ == nullptr) {
+                const unsigned char* const table = shared_ + TurnedLayout::table(columns_);
+                read_entries(reinterpret_cast<const uint16_t*>(table), rows, b, entries);
+            } else if (present) {
+                read_entries(table_, rows, b, entries);
             }
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 Pack<uint32_t, 4> line;
 #pragma unroll
                 for (int w = 0; w < 4; ++w) {
-                    const uint32_t first = entries[2 * w].element[i / 2];
-                    const uint32_t second = entries[2 * w + 1].element[i / 2];
+                    const uint32_t first = entries.row[2 * w].element[i / 2];
+                    const uint32_t second = entries.row[2 * w + 1].element[i / 2];
                     line.element[w] = i % 2 == 0 ? (first & 0xffff) | (second << 16)
                                                  : (first >> 16) | (second & 0xffff0000);
                 }
@@ -254,42 +260,55 @@ private:
     __device__ __forceinline__ int word(int part, int i) const {
         return (kWords * part + i) * threads_;
     }
-    // Where a word of a chunk of `width` lines has its first element: the words are four k's of a
+    // Where a word of a chunk of 2^bits lines has its first element: the words are four k's of a
     // line each, or four lines at one k.
     struct Corner {
         int line, k;
     };
-    __device__ __forceinline__ static Corner corner(const ByteLines& lines, int width, int word) {
+    __device__ __forceinline__ static Corner corner(const ByteLines& lines, int bits, int word) {
         const bool along_depth = lines.runs_along_depth();
-        const int run = along_depth ? kChunk / 4 : width / 4;
-        const int quotient = word / run;
-        const int rest = 4 * (word - quotient * run);
+        const int run_bits = along_depth ? kChunkBits - 2 : bits - 2;
+        const int quotient = word >> run_bits;
+        const int rest = 4 * (word - (quotient << run_bits));
         return along_depth ? Corner{quotient, rest} : Corner{rest, quotient};
     }
     __device__ __forceinline__ static uint32_t fetch(const ByteLines& lines, int64_t first,
-                                                     int width, int word, int64_t k) {
-        const Corner at = corner(lines, width, word);
+                                                     int bits, int word, int64_t k) {
+        const Corner at = corner(lines, bits, word);
         return lines.word(lines.runs_along_depth(), first + at.line, k + at.k);
     }
     __device__ __forceinline__ static void stage(const ByteLines& lines, unsigned char* target,
-                                                 int width, int word, uint32_t elements) {
-        const Corner at = corner(lines, width, word);
-        target += at.k * width + staged_place(at.line, at.k);
+                                                 int bits, int word, uint32_t elements) {
+        const Corner at = corner(lines, bits, word);
+        target += (at.k << bits) + staged_place(at.line, at.k);
         if (lines.runs_along_depth()) {
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                target[i * width] = static_cast<unsigned char>(elements >> (8 * i));
+                target[i << bits] = static_cast<unsigned char>(elements >> (8 * i));
         } else {
             *reinterpret_cast<uint32_t*>(target) = elements;
         }
     }
 
+    using Rows = Pack<uint8_t, kThreadRows>;
+    struct Entries {
+        Pack<uint32_t, 2> row[kThreadRows];  // four of each
+    };
+    __device__ __forceinline__ static void read_entries(const uint16_t* table, const Rows& rows,
+                                                        int b, Entries& entries) {
+#pragma unroll
+        for (int i = 0; i < kThreadRows; ++i) {
+            entries.row[i] = *reinterpret_cast<const Pack<uint32_t, 2>*>(
+                table + (kTableSide * int{rows.element[i]} + b));
+        }
+    }
+
     unsigned char* shared_;
-    const uint16_t* table_;
+    const uint16_t* table_;  // null where it lies in shared memory
     ByteLines left_, right_;
     int64_t row_, column_;
     int64_t depth_;
-    int thread_, threads_, columns_;
+    int thread_, threads_, columns_, column_bits_;
 };
 
 // The products of k in [begin, end); `begin` starts a chunk.
@@ -330,9 +349,8 @@ __global__ void __launch_bounds__(kTurnedThreads)
     auto* const shared = dynamic_shared<unsigned char>();
     const int columns = turned_columns(static_cast<int>(blockDim.x));
     if (is_table_shared) {
-        auto* const copy = reinterpret_cast<uint16_t*>(shared + TurnedLayout::table(columns));
-        copy_table(table, copy);
-        table = copy;
+        copy_table(table, reinterpret_cast<uint16_t*>(shared + TurnedLayout::table(columns)));
+        table = nullptr;
     }
     int64_t unit = blockIdx.x * work.share;
     const int64_t last = unit + work.share < work.units ? unit + work.share : work.units;
