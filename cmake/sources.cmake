@@ -5,6 +5,7 @@ set(common_sources
   cpp/core/checks.cpp
   cpp/core/nest.cpp
   cpp/core/tensor.cpp
+  cpp/mitchell/factors.cpp
   cpp/mitchell/geometry.cpp
   cpp/mitchell/method.cpp
   cpp/mitchell/results.cpp
@@ -72,8 +73,16 @@ set(level_sources
 
 # The CUDA module's part.
 set(cuda_sources
+  cpp/mitchell/all_products.cu
   cpp/mitchell/elementwise.cu
+  cpp/mitchell/factors.cu
   cpp/mitchell/floats.cu
   cpp/mitchell/functions.cu
   cpp/mitchell/integers.cu
-  cpp/mitchell/tables.cu)
+  cpp/mitchell/lookup.cu
+  cpp/mitchell/matmul.cu
+  cpp/mitchell/ranges.cu
+  cpp/mitchell/sum_products.cu
+  cpp/mitchell/tables.cu
+  cpp/mitchell/tile_general.cu
+  cpp/mitchell/tile_sums.cu)

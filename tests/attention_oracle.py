@@ -32,8 +32,9 @@ def product(a, b, work):
     if work == np.longdouble:
         return a @ b
     total = np.zeros((*a.shape[:-1], b.shape[-1]), work)
+    terms = np.empty_like(total)  # new memory in each round would take most of the time
     for k in range(a.shape[-1]):
-        total += a[..., k : k + 1] * b[..., k : k + 1, :]
+        total += np.multiply(a[..., k : k + 1], b[..., k : k + 1, :], out=terms)
     return total
 
 

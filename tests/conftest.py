@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import threadpoolctl
 
 import slipstick
 from slipstick import _cpu
+
+# NumPy multiplies small matrices here; its threads would wait for each other on busy cores.
+threadpoolctl.threadpool_limits(1, user_api="blas")
 
 # A failed assert in a shared module shows its values, as one in a test file does.
 pytest.register_assert_rewrite("attention_oracle", "attention_backward_oracle")
@@ -39,6 +45,38 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ranks = Ranks(4, tmp_path_factory.mktemp("ranks") / "store")
     yield ranks
     ranks.close()
+
+
+@pytest.fixture(scope="session")
+def cuda_emulator(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A `cuda_emulation.Emulator`, built from the sources.
+
+    SLIPSTICK_CUDA_EMULATOR names a folder in which a build is kept.
+    """
+    from cuda_emulation import Emulator
+
+    kept = os.environ.get("SLIPSTICK_CUDA_EMULATOR")
+    return Emulator(Path(kept) if kept else tmp_path_factory.mktemp("cuda_emulator"))
+
+
+@pytest.fixture
+def emulated_cuda(cuda_emulator: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make slipstick's functions take the arrays of emulated devices."""
+    cuda_emulator.register(monkeypatch)
+    return cuda_emulator
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Any:
+    """Run the test on emulated CUDA devices, and on the machine's where torch finds some."""
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated_cuda")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    from cuda_torch import TorchDevices
+
+    return TorchDevices()
 
 
 @pytest.fixture(params=LEVELS)

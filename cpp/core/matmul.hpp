@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "core/chain.hpp"
 #include "core/threads.hpp"
 
 namespace slipstick::cpu {
@@ -24,10 +25,6 @@ struct MatmulKernel {
     // i and column j is element (i - i % p) * acc_stride + j * p + i % p of acc.
     int64_t acc_rows;
 };
-
-// The sums over k run in blocks of 256: one chain a block, the blocks added in order. Part of the
-// public definition of a projection, and a better bound on the rounding error than one long chain.
-inline constexpr int64_t kDepthBlock = 256;
 
 struct MatmulProblem {
     int64_t rows;

@@ -1,7 +1,6 @@
 #include "mitchell/backward.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "core/store.hpp"
@@ -9,7 +8,6 @@
 #include "mitchell/mitchell.hpp"
 #include "mitchell/operands.hpp"
 #include "mitchell/plan.hpp"
-#include "mitchell/product.hpp"
 #include "mitchell/ranges.hpp"
 
 namespace slipstick::cpu::mitchell {
@@ -165,40 +163,17 @@ struct Factors {
     MatmulPath path;  // packs elements as they are
 };
 
-slipstick::mitchell::Format<uint64_t> format_of(Dtype dtype) {
-    using namespace slipstick::mitchell;
-    if (dtype == Dtype::kFloat64) return kFormat64<uint64_t>;
-    if (dtype == Dtype::kFloat16) return kFormat16<uint64_t>;
-    return dtype == Dtype::kBFloat16 ? kFormatB16<uint64_t> : kFormat32<uint64_t>;
-}
-
 Factors make_factors(Dtype dtype, const Derivative& derivative, const ConstTensor& other,
                      const ConstTensor& own) {
-    using Kind = Derivative::Kind;
-    const bool wide = dtype == Dtype::kFloat64;
-    const auto format = format_of(dtype);
-    const auto sums = format_of(wide ? dtype : Dtype::kFloat32);
-    const int shift = sums.fraction_bits - format.fraction_bits;
-    const uint64_t rebias = sums.one - (format.one << shift);
-    const uint64_t fraction = (uint64_t{1} << sums.fraction_bits) - 1;
-    const bool carries = derivative.kind == Kind::kCarry;
-    const auto offset = static_cast<uint64_t>(
-        std::nearbyint(std::ldexp(carries ? derivative.offset : 0, format.fraction_bits)));
-
+    const FactorRules rules = factor_rules(dtype, derivative);
     Factors factors{};
-    factors.constants.fraction = carries ? fraction : 0;
-    factors.constants.offset = offset << shift;
-    factors.constants.keep = derivative.kind == Kind::kRemainder ? sums.sign - 1 : sums.infinity;
-    factors.constants.smallest = (format.smallest << shift) + rebias;
-    factors.constants.infinity = (format.infinity << shift) + rebias;
-    factors.terms = derivative.kind == Kind::kRemainder ? derivative.terms : 0;
+    factors.constants = rules.constants;
+    factors.terms = rules.terms;
     factors.path = active_mitchell_matmul_kernels().matmul[dtype]->exact;
 
-    const uint64_t raise = carries ? (uint64_t{1} << format.fraction_bits) - 1 + offset : 0;
-    const bool finite = magnitudes_of(other).highest + raise < format.infinity &&
-                        magnitudes_of(own).highest < format.infinity;
+    const bool finite = rules.all_finite(magnitudes_of(other).highest, magnitudes_of(own).highest);
     const BackwardKernels& kernels = active_mitchell_backward_kernels();
-    const Backward& backward = wide ? kernels.wide : kernels.narrow;
+    const Backward& backward = dtype == Dtype::kFloat64 ? kernels.wide : kernels.narrow;
     factors.sums = finite ? backward.finite : backward.general;
     factors.keep_ones = backward.keep_ones;
     return factors;

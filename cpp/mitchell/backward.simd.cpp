@@ -22,23 +22,15 @@ SLIPSTICK_INLINE void factor_tile(const FactorConstants& constants, int rows, in
     using Lane = typename BitsOf<Sum>::Unsigned;
     using V = Vec<Lane>;
     constexpr int lanes = kLanes<Sum>;
-    constexpr Lane sign = Lane{1} << (8 * sizeof(Lane) - 1);
-    constexpr Lane infinity = format<Sum, Lane>().infinity;
-    constexpr Lane nan = format<Sum, Lane>().nan;
-    const auto smallest = static_cast<Lane>(constants.smallest);
-    const V zero = {};
-    const V keep = broadcast(static_cast<Lane>(constants.keep));
-    const V kept = keep | sign;
+    constexpr Format<Lane> f = format<Sum, Lane>();
+    const auto c = constants.as<Lane>();
     V partner[kFactorRows][kTileVectors];
     V undefined[kFactorRows][kTileVectors];
     for (int i = 0; i < kFactorRows; ++i) {
         for (int v = 0; v < kTileVectors; ++v) {
-            const V bits = i < rows ? load<V>(own + i * kTileColumns<Sum> + v * lanes) : zero;
-            const V magnitude = bits & (sign - 1);
-            const V fraction = magnitude & static_cast<Lane>(constants.fraction);
-            partner[i][v] = (as_signed(magnitude) < as_signed(smallest) ? zero : fraction) +
-                            static_cast<Lane>(constants.offset);
-            undefined[i][v] = as_signed(magnitude) >= as_signed(infinity) ? zero + nan : zero;
+            const V bits = i < rows ? load<V>(own + i * kTileColumns<Sum> + v * lanes) : V{};
+            partner[i][v] = slipstick::mitchell::partner_of(bits, c, f);
+            undefined[i][v] = slipstick::mitchell::undefined_by(bits, f);
         }
     }
     Vec<Sum> sums[kFactorRows][kTileVectors] = {};
@@ -48,26 +40,15 @@ SLIPSTICK_INLINE void factor_tile(const FactorConstants& constants, int rows, in
 #pragma GCC unroll 2
         for (int v = 0; v < kTileVectors; ++v) {
             columns[v] = load<V>(right + (k * kTileVectors + v) * lanes);
-            const V magnitude = columns[v] & (sign - 1);
-            mask[v] = as_signed(magnitude) < as_signed(smallest) ? zero : (finite ? kept : keep);
+            mask[v] = slipstick::mitchell::factor_mask<finite>(columns[v], c, f);
         }
 #pragma GCC unroll 6
         for (int i = 0; i < kFactorRows; ++i) {
             const Vec<Sum> gradient = broadcast(left[k * kTileRows + i]);
 #pragma GCC unroll 2
             for (int v = 0; v < kTileVectors; ++v) {
-                V factor;
-                if constexpr (finite) {
-                    factor = (columns[v] + partner[i][v]) & mask[v];
-                } else {
-                    const V magnitude = columns[v] & (sign - 1);
-                    const V raised = magnitude + partner[i][v];  // cannot reach the sign twice
-                    const auto beyond = raised >= static_cast<Lane>(constants.infinity);
-                    factor = (beyond ? zero + infinity : raised) & mask[v];
-                    factor |= columns[v] & sign;
-                    factor = magnitude >= infinity ? zero + nan : factor;
-                    factor |= undefined[i][v];
-                }
+                const V factor = slipstick::mitchell::factor_of<finite>(
+                    columns[v], mask[v], partner[i][v], undefined[i][v], c, f);
                 // Not fused, so that every level rounds alike.
                 sums[i][v] += gradient * bit_cast<Vec<Sum>>(factor);
             }

@@ -1,20 +1,12 @@
 // What a level offers to gradients beside the kernels of matrix products.
 #pragma once
 
+#include "mitchell/factors.hpp"
 #include "mitchell/kernels.hpp"
 
 namespace slipstick::cpu::mitchell {
 
-// The bits of a factor, from those of an operand b and of its partner a, in lanes of the sums:
-//   ((|b| + (|a| & fraction) + offset) & keep), with b's sign; 0 for b below `smallest`, and from
-// `infinity` on infinite; NaN where a or b is infinite or NaN.
-struct FactorConstants {
-    uint64_t fraction;  // 0: the partner's has no part in it
-    uint64_t offset;
-    uint64_t keep;
-    uint64_t smallest;
-    uint64_t infinity;  // of the operands' own format
-};
+using FactorConstants = slipstick::mitchell::FactorConstants<uint64_t>;
 
 // acc[i][k] (+)= sum over j of left[i][j] * factor(b = right[j][k], a = own[i][k]), a chain of
 // `depth` products; columns in whole tiles. `own` is packed like `right`, with `own_depth` rows in

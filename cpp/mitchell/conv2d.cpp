@@ -10,6 +10,7 @@
 #include "mitchell/mitchell.hpp"
 #include "mitchell/operands.hpp"
 #include "mitchell/plan.hpp"
+#include "mitchell/plan_rules.hpp"
 #include "mitchell/ranges.hpp"
 
 namespace slipstick::cpu::mitchell {
@@ -397,7 +398,8 @@ bool convolve_lines(const Convolution& c) {
     // Lines of every phase are kept: not for strides that read little of them.
     if (std::max(g.stride[0], g.stride[1]) > kLongestStride) return false;
     // Products that enter a sum unrounded are not those of `multiply`.
-    const bool rounded = kernel != nullptr || !is_exact_in_disguise(c.x.dtype, c.method);
+    const bool rounded =
+        kernel != nullptr || !is_exact_in_disguise(c.x.dtype, c.method.kind, c.method.width);
     if (g.depth() == 0 || !rounded) return false;
     const int64_t element = kernel != nullptr ? c.plan.path->kernel.right_bytes : c.item();
     Band band(g, kernels.lanes, c.plan.path->kernel.tile_columns, element);

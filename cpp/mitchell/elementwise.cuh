@@ -58,13 +58,6 @@ inline Walk make_walk(const Tensor& out, std::initializer_list<const ConstTensor
     return walk;
 }
 
-// Divisions of 64 bits take four times as long as those of 32.
-__device__ __forceinline__ int64_t quotient(int64_t value, int64_t divisor) {
-    return ((value | divisor) >> 32) == 0
-               ? int64_t{static_cast<uint32_t>(value) / static_cast<uint32_t>(divisor)}
-               : value / divisor;
-}
-
 // Where a pack lies in each operand, and how many of its elements the row has.
 struct Place {
     char* data[kMaxOperands];

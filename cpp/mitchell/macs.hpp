@@ -4,6 +4,7 @@
 #include "core/simd.hpp"
 #include "core/tile.hpp"
 #include "mitchell/kernels.hpp"
+#include "mitchell/lane_packing.hpp"
 #include "mitchell/lanes.hpp"
 #include "mitchell/product.hpp"
 
@@ -11,12 +12,10 @@ namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
 
 using mitchell::MacConstants;
+using slipstick::mitchell::kSign;
 
 template <class Sum>
 using LaneOf = typename BitsOf<Sum>::Unsigned;
-
-template <class Lane>
-constexpr Lane kSign = Lane{1} << (8 * sizeof(Lane) - 1);
 
 // A chain as it is added up: as it is, or as the integer that it holds exactly.
 template <class Total, class Chain>
@@ -79,10 +78,7 @@ struct MaskedMac : SumMac<Sum, Sum, false> {
 template <class Sum, bool low_bits>
 struct FlushMac {
     using Lane = LaneOf<Sum>;
-    struct Left {
-        Lane bits;
-        Lane threshold;
-    };
+    using Left = slipstick::mitchell::Thresholded<Lane>;
     using Right = Lane;
     using Acc = Sum;
     using Total = Sum;

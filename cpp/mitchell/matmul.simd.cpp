@@ -21,64 +21,18 @@ using slipstick::mitchell::Format;
 
 // --- Operands of exact products ---
 
-// The leading power of two with the value's sign; 0 for 0.
-template <class Sum>
-SLIPSTICK_INLINE Sum leading_power(Sum value) {
-    constexpr auto mask =
-        static_cast<LaneOf<Sum>>(kSign<LaneOf<Sum>> | format<Sum, LaneOf<Sum>>().infinity);
-    return bit_cast<Sum>(static_cast<LaneOf<Sum>>(bits::of(value) & mask));
-}
-
-// An element as the first or second term of a changed exact product: with E(v) the leading power of
-// two of v, and v' what is left of v without its first leading ones,
-//   changed    v
-//   ILM        a b - a' b'                                       T less the last residual
-//   formula    a E(b) + E(a) (b - (1 - c) E(b))
-// The second term of what is not finite is 0, and the first one carries it into the sum.
 template <int height, class T, class Sum, bool left>
 void pack_values(const Packing& shared, const void* source, int64_t stride, int64_t depth_stride,
                  int64_t count, int64_t depth, void* packed) {
-    using Lane = LaneOf<Sum>;
-    const LanePacking<Lane> lanes(shared);
-    const Packing packing = shared;
-    constexpr Lane infinity = format<Sum, Lane>().infinity;
-    const auto element = [&](T value) {
-        if (packing.smallest == 0 || is_special(value)) return number<Sum>(value);
-        const Lane lane = widened<T, Sum>(value);
-        const Lane magnitude = magnitude_of(lane);
-        if (lanes.is_zero(magnitude)) return Sum{0};
-        return bit_cast<Sum>(lanes.changed(magnitude) | (lane ^ magnitude));
-    };
-    const auto is_finite = [&](Sum value) {
-        return magnitude_of(static_cast<Lane>(bits::of(value))) < infinity;
-    };
-    const auto first = [&](T raw) {
-        const Sum value = element(raw);
-        const bool power = packing.formula > 0 && !left && is_finite(value);
-        return power ? leading_power(value) : value;
-    };
-    const auto second = [&](T raw) {
-        const Sum value = element(raw);
-        if (!is_finite(value)) return Sum{0};
-        if (packing.formula > 0) {
-            const Sum power = leading_power(value);
-            return left ? power : value - static_cast<Sum>(packing.formula) * power;
-        }
-        // Of the significand: what is left of a small number itself may be subnormal.
-        constexpr Format<Lane> f = format<Sum, Lane>();
-        const auto pattern = static_cast<Lane>(bits::of(value));
-        auto rest = bit_cast<Sum>(
-            static_cast<Lane>((pattern & ((Lane{1} << f.fraction_bits) - 1)) | f.one));
-        for (int i = 0; i < packing.leading_ones && rest != 0; ++i) rest -= leading_power(rest);
-        rest *= leading_power(value);
-        return left ? -rest : rest;
-    };
+    const slipstick::mitchell::ExactTerms<Sum, left> terms(shared);
+    const auto first = [&](T raw) { return terms.first(raw); };
+    const auto second = [&](T raw) { return terms.second(raw); };
     const auto* elements = static_cast<const T*>(source);
     auto* target = static_cast<Sum*>(packed);
-    const int64_t length = depth / packing.terms;
+    const int64_t length = depth / shared.terms;
     pack_panels<height>(elements, stride, depth_stride, count, length, target, first, Sum{0},
-                        packing.terms);
-    if (packing.terms == 2) {
+                        shared.terms);
+    if (shared.terms == 2) {
         pack_panels<height>(elements, stride, depth_stride, count, length, target + height, second,
                             Sum{0}, 2);
     }

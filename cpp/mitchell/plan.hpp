@@ -1,5 +1,5 @@
-// How a product of two operands is computed: which kernel may run on numbers of their range, and
-// what the operands have to become for it.
+// How a product of two operands is computed on the CPU: the kernel that the rules choose, and what
+// the operands have to become for it.
 #pragma once
 
 #include <optional>
@@ -17,9 +17,6 @@ struct Plan {
     // Of 8-bit operands whose products are looked up: all of them, which `mac` points to.
     std::shared_ptr<const Table> products;
 };
-
-// Whether the method's products are ordinary products of changed operands.
-bool is_exact_in_disguise(Dtype dtype, const Method& method);
 
 // `a` and `b` as scanned, or for integers the limits of what they hold; `depth` is the length of
 // the longest sum. Throws, in the name of `function`, std::invalid_argument where `path` cannot

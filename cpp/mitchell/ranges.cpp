@@ -6,6 +6,7 @@
 
 #include "core/broadcast.hpp"
 #include "mitchell/operands.hpp"
+#include "mitchell/plan_rules.hpp"
 #include "mitchell/sums.hpp"
 
 namespace slipstick::cpu::mitchell {
@@ -46,10 +47,7 @@ void check_integer_sums(const char* function, Named left, Named right, const Met
 }  // namespace
 
 Magnitudes magnitudes_of(const ConstTensor& tensor) {
-    if (!is_float(tensor.dtype) && item_size(tensor.dtype) < 4) {
-        const int64_t operand_bits = item_size(tensor.dtype) * 8;
-        return {1, uint64_t{1} << (operand_bits - 1), true};
-    }
+    if (!is_float(tensor.dtype) && item_size(tensor.dtype) < 4) return limits_of(tensor.dtype);
     const ScanFn scan = active_mitchell_matmul_kernels().matmul[tensor.dtype]->scan;
     Magnitudes result;
     std::mutex mutex;

@@ -250,8 +250,8 @@ void pack_masked(const Packing& shared, const void* source, int64_t stride, int6
     using Left = typename MaskedMac<Sum>::Left;
     const LanePacking<Lane> packing(shared);
     const auto convert = [&](T value) {
-        const Lane lane = widened<T, Sum>(value);
-        const Lane magnitude = magnitude_of(lane);
+        const Lane lane = slipstick::mitchell::widened<T, Sum>(value);
+        const Lane magnitude = slipstick::mitchell::magnitude_of(lane);
         return Left{lane + packing.bias, static_cast<Lane>(~packing.all_if_zero(magnitude))};
     };
     pack_panels<1>(static_cast<const T*>(source), stride, depth_stride, count, depth,

@@ -1,0 +1,174 @@
+#include "mitchell/sum_products.cuh"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "mitchell/operands.hpp"
+
+namespace slipstick::cuda::mitchell {
+namespace {
+
+using slipstick::mitchell::Kind;
+using slipstick::mitchell::Path;
+
+// --- Depths in slices ---
+
+constexpr int kAddThreads = 256;
+// Few results of deep sums are formed in slices, one chain each, so that every multiprocessor has
+// work: the chains lie in scratch memory, up to so much of it.
+constexpr int64_t kMostChainBytes = int64_t{128} << 20;
+
+// Adds the chains of every result in order, and stores the sums. Without chains all are zero.
+__global__ void __launch_bounds__(kAddThreads)
+    add_chains_kernel(TileProblem p, const uint32_t* chains, int64_t slices) {
+    const int64_t results = p.rows * p.columns;
+    const int64_t count = p.batches.count * results;
+    const int64_t step = int64_t{gridDim.x} * kAddThreads;
+    int64_t index = int64_t{blockIdx.x} * kAddThreads + threadIdx.x;
+    for (; index < count; index += step) {
+        uint32_t total = slices == 0 ? 0 : chains[index];
+#pragma unroll 4
+        for (int64_t slice = 1; slice < slices; ++slice) {
+            const uint32_t chain = chains[slice * count + index];
+            total = p.integer_sums ? total + chain
+                                   : bits::of(bits::as_float(total) + bits::as_float(chain));
+        }
+        const int64_t batch = index / results;
+        const int64_t row = (index - batch * results) / p.columns;
+        const int64_t column = index - batch * results - row * p.columns;
+        store_total(p.out, places_of(p.batches, batch).out + place_in(p.out, row, column), total);
+    }
+}
+
+void add_chains(const Context& context, const char* function, const TileProblem& problem,
+                const uint32_t* chains, int64_t slices) {
+    const int64_t count = problem.batches.count * problem.rows * problem.columns;
+    const int64_t blocks = std::min<int64_t>(ceil_div(count, kAddThreads), 1 << 20);
+    launch(context, function, add_chains_kernel, static_cast<unsigned>(blocks), kAddThreads, 0,
+           problem, chains, slices);
+}
+
+// --- Candidates ---
+
+Format<uint32_t> format_of(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::kFloat16:
+            return slipstick::mitchell::kFormat16<uint32_t>;
+        case Dtype::kBFloat16:
+            return slipstick::mitchell::kFormatB16<uint32_t>;
+        default:
+            return slipstick::mitchell::kFormat32<uint32_t>;
+    }
+}
+
+// Whether an element becomes two terms of an exact product.
+bool is_halved(Kernel kernel, const Product& product) {
+    return kernel == Kernel::kExact && product.path != Path::kExact &&
+           (product.kind == Kind::kIlm || product.kind == Kind::kLMulFormula);
+}
+
+TileProblem make_tiles(const SumProblem& sums, Kernel kernel) {
+    const Product& product = sums.product;
+    TileProblem tiles{};
+    tiles.kernel = kernel;
+    tiles.choices = sums.choices.first;
+    tiles.choice_step = sums.choices.step;
+    tiles.mac = {product.parameters, format_of(product.dtype), sums.exchanged};
+    tiles.dtype = product.dtype;
+    tiles.item = static_cast<int>(item_size(product.dtype));
+    tiles.rows = sums.rows;
+    tiles.columns = sums.columns;
+    tiles.halved = is_halved(kernel, product) ? 1 : 0;
+    tiles.depth = product.depth << tiles.halved;
+    tiles.slice_depth = tiles.depth;
+    tiles.left = sums.left;
+    tiles.right = sums.right;
+    if (tiles.halved == 1) {  // elements are taken one by one
+        for (Operand* operand : {&tiles.left, &tiles.right}) {
+            if (operand->access == Access::kPackedDepth) operand->access = Access::kDepth;
+            if (operand->access == Access::kPackedLines) operand->access = Access::kLines;
+        }
+    }
+    tiles.out = sums.out;
+    tiles.integer_sums = !slipstick::mitchell::is_float(product.dtype);
+    tiles.batches = sums.batches;
+    return tiles;
+}
+
+// Makes scratch memory of chains what the kernel writes.
+void cut_into_slices(TileProblem& tiles, uint32_t* chains) {
+    const int64_t results = tiles.rows * tiles.columns;
+    tiles.slice_depth = kDepthBlock;
+    tiles.out = {
+        chains, tiles.integer_sums ? Dtype::kUInt32 : Dtype::kFloat32, tiles.columns, 1, 0, 0, 1.0};
+    tiles.slice = results * tiles.batches.count;
+    int64_t step = results;
+    for (int axis = tiles.batches.rank - 1; axis >= 0; --axis) {
+        tiles.batches.out[axis] = step;
+        step *= tiles.batches.size[axis];
+    }
+}
+
+template <class Tile>
+int64_t tile_count(const SumProblem& sums) {
+    return ceil_div(sums.rows, Tile::kRows) * ceil_div(sums.columns, Tile::kColumns) *
+           sums.batches.count;
+}
+
+void launch_kernel(const Context& context, const char* function, const SumProblem& sums,
+                   Kernel kernel) {
+    TileProblem tiles = make_tiles(sums, kernel);
+    // Products by the rules of a method take so long that a small tile costs them nothing.
+    const bool large = std::min(sums.rows, sums.columns) > SmallTile::kRows &&
+                       kernel != Kernel::kGeneral && kernel != Kernel::kLowFlushed;
+    const int64_t blocks = large ? tile_count<LargeTile>(sums) : tile_count<SmallTile>(sums);
+    const int64_t room =
+        resident_blocks(context, large ? LargeTile::kBlocks : SmallTile::kBlocks, function);
+    const int64_t slices = ceil_div(tiles.depth, kDepthBlock);
+    const int64_t results = sums.batches.count * sums.rows * sums.columns;
+    const int64_t item = sizeof(uint32_t);
+    const bool cut =
+        slices > 1 && 2 * blocks <= room && slices <= kMostChainBytes / (results * item);
+    const TileProblem whole = tiles;
+    uint32_t* chains = nullptr;
+    if (cut) {
+        chains = context.memory->allocate_array<uint32_t>(slices * results);
+        cut_into_slices(tiles, chains);
+    }
+    if (kernel == Kernel::kGeneral) {
+        launch_general(context, function, sums.product.kind, tiles);
+    } else {
+        launch_sums(context, function, large ? TileSize::kLarge : TileSize::kSmall, tiles);
+    }
+    if (cut) add_chains(context, function, whole, chains, slices);
+}
+
+}  // namespace
+
+void sum_products(const Context& context, const char* function, const SumProblem& problem) {
+    if (problem.product.depth == 0) {
+        return add_chains(context, function, make_tiles(problem, Kernel::kSums), nullptr, 0);
+    }
+    const unsigned kernels = slipstick::mitchell::candidates(problem.product);
+    for (const Kernel kernel : {Kernel::kSums, Kernel::kLowSums, Kernel::kFlushed,
+                                Kernel::kLowFlushed, Kernel::kExact, Kernel::kGeneral}) {
+        if ((kernels >> static_cast<int>(kernel) & 1) != 0)
+            launch_kernel(context, function, problem, kernel);
+    }
+}
+
+Access access_of(const Operand& operand, Dtype dtype, int64_t lines, int64_t depth,
+                 const Batches& batches, const int64_t* steps) {
+    if (operand.width != 0) return Access::kLines;
+    if (operand.taps != nullptr) return Access::kDepth;
+    const int64_t pack = 4 * item_size(dtype);
+    bool packs = reinterpret_cast<intptr_t>(operand.data) % pack == 0;
+    for (int axis = 0; axis < batches.rank; ++axis) packs &= steps[axis] % 4 == 0;
+    if (packs && operand.depth == 1 && depth % 4 == 0 && (operand.line % 4 == 0 || lines == 1))
+        return Access::kPackedDepth;
+    if (packs && operand.line == 1 && lines % 4 == 0 && (operand.depth % 4 == 0 || depth == 1))
+        return Access::kPackedLines;
+    return std::abs(operand.depth) <= std::abs(operand.line) ? Access::kDepth : Access::kLines;
+}
+
+}  // namespace slipstick::cuda::mitchell

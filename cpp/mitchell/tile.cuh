@@ -1,0 +1,344 @@
+// The register-tiled kernel under every sum of products on CUDA, generic in how it multiplies
+// (macs.cuh) and, at run time, in where the operands come from (tile_operands.cuh) and their dtype.
+//
+//   out[i][j] = sum over k of left[i][k] (x) right[k][j]
+//
+// The sums are the CPU's (core/tile.hpp): blocks of kDepthBlock terms, in each one chain over
+// increasing k from +0, the finished chains added in order.
+#pragma once
+
+#include <algorithm>
+
+#include "core/chain.hpp"
+#include "core/launch.cuh"
+#include "mitchell/batches.cuh"
+#include "mitchell/macs.cuh"
+#include "mitchell/tile_operands.cuh"
+
+namespace slipstick::cuda::mitchell {
+
+using slipstick::mitchell::Kernel;
+
+// A thread holds `groups` x `groups` squares of 4 x 4 sums, a block of threads `down` x `across`
+// threads' worth. A warp is 4 x 8 threads: what it reads from shared memory at once are 16 bytes at
+// 4 and at 8 places.
+template <int groups, int down, int across, int blocks>
+struct TileShape {
+    static constexpr int kGroups = groups;
+    static constexpr int kThreads = down * across;
+    static constexpr int kRowStep = 4 * down;  // from one square of a thread to the next
+    static constexpr int kColumnStep = 4 * across;
+    static constexpr int kRows = groups * kRowStep;
+    static constexpr int kColumns = groups * kColumnStep;
+    // Four more than whole rows of banks, so that eight lines by four terms meet no bank twice.
+    static constexpr int kLeftPitch = kRows + 4;
+    static constexpr int kRightPitch = kColumns + 4;
+    static constexpr int kBlocks = blocks;  // on a multiprocessor, at least
+
+    __device__ __forceinline__ static int thread_row() {
+        const int thread = static_cast<int>(threadIdx.x);
+        return thread / 32 / (across / 8) * 4 + thread % 32 / 8;
+    }
+    __device__ __forceinline__ static int thread_column() {
+        const int thread = static_cast<int>(threadIdx.x);
+        return thread / 32 % (across / 8) * 8 + thread % 8;
+    }
+};
+// 64 sums a thread: 128 instructions for 64 products of patterns, and 4 loads of 16 bytes. Of the
+// registers 128 are left to each thread of two blocks, so the totals lie in shared memory: 64 KiB
+// for each block, and 17 KiB of lanes, twice which still fits an A100.
+using LargeTile = TileShape<2, 16, 16, 2>;
+// Fills a device with small results, and costs less to compile for long products.
+using SmallTile = TileShape<1, 8, 8, 8>;
+
+// What becomes of the sums.
+struct Target {
+    void* data;
+    Dtype dtype;
+    int64_t row;  // steps in elements
+    int64_t column;
+    int64_t width;  // columns of a line, and the step of lines; 0 where all are one line
+    int64_t line;
+    double scale;
+};
+
+__device__ __forceinline__ int64_t place_in(const Target& out, int64_t row, int64_t column) {
+    const int64_t place = row * out.row;
+    if (out.width == 0) return place + column * out.column;
+    const int64_t line = column / out.width;
+    return place + line * out.line + (column - line * out.width) * out.column;
+}
+
+struct TileProblem {
+    Kernel kernel;  // runs where the choice is this one
+    const Choice* choices;
+    int64_t choice_step;  // from one result of a batch to the next
+    MacArguments mac;
+    Dtype dtype;  // of the operands
+    int item;     // its bytes
+    int64_t rows;
+    int64_t columns;
+    int64_t depth;        // in terms
+    int64_t slice_depth;  // terms of one slice: all, or kDepthBlock
+    int64_t slice;        // the step of the result from one slice to the next
+    int halved;           // 1 where an element is two terms
+    Operand left;
+    Operand right;
+    Target out;
+    bool integer_sums;
+    Batches batches;
+    int64_t first_batch;
+};
+
+template <class Mac, class Tile>
+struct TileMemory {
+    static constexpr int kLeft = Mac::kLeftWords * kStep * Tile::kLeftPitch;
+    static constexpr int kRight = kStep * Tile::kRightPitch;
+    uint32_t lanes[2][kLeft + kRight];
+    uint32_t totals[Tile::kRows][Tile::kColumns];
+    Prepared prepared;
+    // Where the block's sums begin, for the end.
+    int64_t row, column, offset;
+};
+
+// Brings the four elements that the thread holds into lanes.
+template <bool is_left, class Mac, class Tile, class Held>
+__device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared& prepared,
+                                            const Held& held, uint32_t* shared) {
+    constexpr int words = is_left ? Mac::kLeftWords : 1;
+    constexpr int pitch = is_left ? Tile::kLeftPitch : Tile::kRightPitch;
+    const Operand& operand = is_left ? p.left : p.right;
+    uint32_t widened[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        if (p.dtype == Dtype::kFloat32) {
+            widened[i] = Mac::widen(bits::as_float(held.template element<4>(operand, i)));
+        } else if (p.dtype == Dtype::kFloat16) {
+            const auto element = static_cast<uint16_t>(held.template element<2>(operand, i));
+            widened[i] = Mac::widen(Float16{element});
+        } else if (p.dtype == Dtype::kBFloat16) {
+            const auto element = static_cast<uint16_t>(held.template element<2>(operand, i));
+            widened[i] = Mac::widen(BFloat16{element});
+        } else if (p.dtype == Dtype::kInt8) {
+            const auto element = static_cast<uint8_t>(held.template element<1>(operand, i));
+            widened[i] = Mac::widen(static_cast<int8_t>(element));
+        } else {
+            widened[i] = Mac::widen(static_cast<uint8_t>(held.template element<1>(operand, i)));
+        }
+    }
+    Pack<uint32_t, 4> lanes[words];
+    const auto convert = [&]<bool changes>() {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const bool second = p.halved != 0 && i % 2 == 1;
+            Lanes<words> converted;
+            if constexpr (is_left) {
+                converted = Mac::template left<changes>(prepared, widened[i], second);
+            } else {
+                converted = Mac::template right<changes>(prepared, widened[i], second);
+            }
+#pragma unroll
+            for (int word = 0; word < words; ++word) lanes[word].element[i] = converted.word[word];
+        }
+    };
+    if (prepared.left.lanes.changes) {
+        convert.template operator()<true>();
+    } else {
+        convert.template operator()<false>();
+    }
+#pragma unroll
+    for (int word = 0; word < words; ++word)
+        held.template store<pitch>(operand, lanes[word], shared + word * kStep * pitch);
+}
+
+// The sums of a thread: products of `count` terms.
+template <class Mac, class Tile>
+struct ThreadSums {
+    static constexpr int kSide = 4 * Tile::kGroups;
+    float acc[kSide][kSide];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int i = 0; i < kSide; ++i) {
+#pragma unroll
+            for (int j = 0; j < kSide; ++j) acc[i][j] = 0;
+        }
+    }
+
+    __device__ __forceinline__ void add_term(const Mac& mac, const uint32_t* left,
+                                             const uint32_t* right) {
+        uint32_t rows[Mac::kLeftWords][kSide];
+        uint32_t columns[kSide];
+#pragma unroll
+        for (int group = 0; group < Tile::kGroups; ++group) {
+#pragma unroll
+            for (int word = 0; word < Mac::kLeftWords; ++word) {
+                const auto four = *reinterpret_cast<const Pack<uint32_t, 4>*>(
+                    left + word * kStep * Tile::kLeftPitch + group * Tile::kRowStep);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) rows[word][4 * group + i] = four.element[i];
+            }
+            const auto four =
+                *reinterpret_cast<const Pack<uint32_t, 4>*>(right + group * Tile::kColumnStep);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) columns[4 * group + j] = four.element[j];
+        }
+#pragma unroll
+        for (int i = 0; i < kSide; ++i) {
+#pragma unroll
+            for (int j = 0; j < kSide; ++j)
+                mac(acc[i][j], rows[0][i], rows[Mac::kLeftWords - 1][i], columns[j]);
+        }
+    }
+
+    __device__ __forceinline__ void add_terms(const Mac& mac, int count, const uint32_t* left,
+                                              const uint32_t* right) {
+        if (!Mac::kHeavy && count == kStep) {
+#pragma unroll
+            for (int k = 0; k < kStep; ++k)
+                add_term(mac, left + k * Tile::kLeftPitch, right + k * Tile::kRightPitch);
+        } else {
+#pragma unroll 1
+            for (int k = 0; k < count; ++k)
+                add_term(mac, left + k * Tile::kLeftPitch, right + k * Tile::kRightPitch);
+        }
+    }
+
+    // Adds the chains to the totals, of floats or of the integers that the chains hold exactly, and
+    // starts new ones. The first ones are added to -0, which changes nothing.
+    __device__ __forceinline__ void finish(const Prepared& prepared, bool integer, bool first,
+                                           uint32_t (*totals)[Tile::kColumns]) {
+#pragma unroll
+        for (int i = 0; i < kSide; ++i) {
+            const int row = i / 4 * Tile::kRowStep + 4 * Tile::thread_row() + i % 4;
+#pragma unroll
+            for (int group = 0; group < Tile::kGroups; ++group) {
+                auto* const place = reinterpret_cast<Pack<uint32_t, 4>*>(
+                    &totals[row][group * Tile::kColumnStep + 4 * Tile::thread_column()]);
+                const uint32_t none = integer ? 0 : 0x80000000u;
+                Pack<uint32_t, 4> total{none, none, none, none};
+                if (!first) total = *place;
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    uint32_t& sum = total.element[j];
+                    const float chain = Mac::finish(prepared, acc[i][4 * group + j]);
+                    sum = integer ? sum + static_cast<uint32_t>(static_cast<int32_t>(chain))
+                                  : bits::of(bits::as_float(sum) + chain);
+                }
+                *place = total;
+            }
+        }
+        clear();
+    }
+};
+
+// One total scaled, rounded once and stored: the CPU's store_scaled (core/store.cpp).
+__device__ __forceinline__ void store_total(const Target& out, int64_t offset, uint32_t total) {
+    const auto scaled = [&] { return double{bits::as_float(total)} * out.scale; };
+    switch (out.dtype) {
+        case Dtype::kFloat32:
+            static_cast<float*>(out.data)[offset] =
+                out.scale == 1 ? bits::as_float(total) : static_cast<float>(scaled());
+            break;
+        case Dtype::kFloat16:
+            static_cast<Float16*>(out.data)[offset] = to_float16(to_float_odd(scaled()));
+            break;
+        case Dtype::kBFloat16:
+            static_cast<BFloat16*>(out.data)[offset] = to_bfloat16(to_float_odd(scaled()));
+            break;
+        default:
+            static_cast<uint32_t*>(out.data)[offset] = total;
+            break;
+    }
+}
+
+template <class Tile, class Memory>
+__device__ __forceinline__ void store_totals(const TileProblem& p, const Memory& memory) {
+    static_assert(Tile::kThreads % Tile::kColumns == 0);
+    const int inner = static_cast<int>(threadIdx.x) % Tile::kColumns;
+    const int64_t column = memory.column + inner;
+    if (column >= p.columns) return;
+    const int64_t offset = memory.offset + place_in(p.out, memory.row, column);
+    for (int row = static_cast<int>(threadIdx.x) / Tile::kColumns;
+         row < Tile::kRows && memory.row + row < p.rows; row += Tile::kThreads / Tile::kColumns) {
+        store_total(p.out, offset + row * p.out.row, memory.totals[row][inner]);
+    }
+}
+
+// Blocks: along x the tiles, row after row, of one slice of the depth after the other; along y the
+// results of the batch.
+template <class Mac, class Tile>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(TileProblem p) {
+    using Memory = TileMemory<Mac, Tile>;
+    const int64_t batch = p.first_batch + blockIdx.y;
+    const Choice& choice = p.choices[batch * p.choice_step];
+    if (choice.kernel != p.kernel) return;
+    Memory& memory = *dynamic_shared<Memory>();
+    const int64_t tiles_across = (p.columns + Tile::kColumns - 1) / Tile::kColumns;
+    const int64_t tiles_down = (p.rows + Tile::kRows - 1) / Tile::kRows;
+    const int64_t tile_row = blockIdx.x / tiles_across;
+    const int64_t slice = tile_row / tiles_down;
+    const int64_t first_row = (tile_row - slice * tiles_down) * Tile::kRows;
+    const int64_t first_column = (blockIdx.x - tile_row * tiles_across) * Tile::kColumns;
+    const int64_t begin = slice * p.slice_depth;
+    const int64_t end = p.depth - begin < p.slice_depth ? p.depth : begin + p.slice_depth;
+    const Places places = places_of(p.batches, batch);
+
+    Loader<Tile::kRows, Tile::kThreads, false> left(p.left, p.item, places.left, first_row, p.rows);
+    Loader<Tile::kColumns, Tile::kThreads, true> right(p.right, p.item, places.right, first_column,
+                                                       p.columns);
+    if (threadIdx.x == 0) {
+        memory.prepared = Prepared(choice);
+        memory.row = first_row;
+        memory.column = first_column;
+        memory.offset = places.out + slice * p.slice;
+    }
+    __syncthreads();
+    const Prepared& prepared = memory.prepared;
+    const Mac mac(prepared, p.mac);
+    ThreadSums<Mac, Tile> sums;
+    sums.clear();
+    int buffer = 0;
+    // A step's elements are on their way while the products of the one before are formed. Nobody
+    // writes to a buffer before all have read it: between the two lies the other one's barrier.
+#pragma unroll 1
+    for (int64_t k = begin;; k += kStep) {
+        if (k < end) {
+            left.load(p.left, p.item, k, end, p.halved);
+            right.load(p.right, p.item, k, end, p.halved);
+        }
+        if (k > begin) {
+            const uint32_t* const lanes = memory.lanes[buffer];
+            sums.add_terms(mac, k < end ? kStep : static_cast<int>(end - (k - kStep)),
+                           lanes + 4 * Tile::thread_row(),
+                           lanes + Memory::kLeft + 4 * Tile::thread_column());
+            if (k % kDepthBlock == 0 || k >= end)
+                sums.finish(prepared, p.integer_sums, k - begin <= kDepthBlock, memory.totals);
+        }
+        if (k >= end) break;
+        buffer ^= 1;
+        store_lanes<true, Mac, Tile>(p, prepared, left, memory.lanes[buffer]);
+        store_lanes<false, Mac, Tile>(p, prepared, right, memory.lanes[buffer] + Memory::kLeft);
+        __syncthreads();
+    }
+    __syncthreads();
+    store_totals<Tile>(p, memory);
+}
+
+template <class Mac, class Tile>
+void launch_tiles(const Context& context, const char* function, TileProblem problem) {
+    constexpr int64_t kMostBatches = 65535;
+    const int64_t blocks = ceil_div(problem.rows, Tile::kRows) *
+                           ceil_div(problem.columns, Tile::kColumns) *
+                           ceil_div(problem.depth, problem.slice_depth);
+    const int64_t batches = problem.batches.count;
+    for (; problem.first_batch < batches; problem.first_batch += kMostBatches) {
+        const dim3 grid(
+            static_cast<unsigned>(blocks),
+            static_cast<unsigned>(std::min(kMostBatches, batches - problem.first_batch)));
+        launch(context, function, tile_kernel<Mac, Tile>, grid, Tile::kThreads,
+               sizeof(TileMemory<Mac, Tile>), problem);
+    }
+}
+
+}  // namespace slipstick::cuda::mitchell

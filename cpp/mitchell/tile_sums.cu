@@ -1,0 +1,34 @@
+// Sums of patterns, and of exact products: what most products of a method become.
+#include "mitchell/sum_products.cuh"
+
+namespace slipstick::cuda::mitchell {
+
+void launch_sums(const Context& context, const char* function, TileSize size,
+                 const TileProblem& problem) {
+    if (size == TileSize::kLarge) {
+        switch (problem.kernel) {
+            case Kernel::kSums:
+                return launch_tiles<SumMac<false>, LargeTile>(context, function, problem);
+            case Kernel::kLowSums:
+                return launch_tiles<SumMac<true>, LargeTile>(context, function, problem);
+            case Kernel::kFlushed:
+                return launch_tiles<FlushMac<false>, LargeTile>(context, function, problem);
+            default:
+                return launch_tiles<ExactMac, LargeTile>(context, function, problem);
+        }
+    }
+    switch (problem.kernel) {
+        case Kernel::kSums:
+            return launch_tiles<SumMac<false>, SmallTile>(context, function, problem);
+        case Kernel::kLowSums:
+            return launch_tiles<SumMac<true>, SmallTile>(context, function, problem);
+        case Kernel::kFlushed:
+            return launch_tiles<FlushMac<false>, SmallTile>(context, function, problem);
+        case Kernel::kLowFlushed:
+            return launch_tiles<FlushMac<true>, SmallTile>(context, function, problem);
+        default:
+            return launch_tiles<ExactMac, SmallTile>(context, function, problem);
+    }
+}
+
+}  // namespace slipstick::cuda::mitchell

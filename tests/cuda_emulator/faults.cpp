@@ -1,0 +1,67 @@
+// Accesses to pages that are closed. In a kernel they end the kernel (on x86-64); elsewhere the
+// process says what was touched and ends, as without an emulator.
+#include <signal.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <mutex>
+
+#include "emulator.hpp"
+#include "fiber.hpp"
+
+namespace cuda_emulator {
+namespace {
+
+struct sigaction before[2];
+
+#if defined(__x86_64__)
+const void* touched = nullptr;
+
+// Where a kernel goes on after a wrong access, on the spare stack.
+void end_after_access() { end_kernel("touched " + describe(touched)); }
+
+void leave_kernel(const void* address, void* context) {
+    touched = address;
+    auto* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+    registers[REG_RIP] = reinterpret_cast<greg_t>(&end_after_access);
+    // As after a call, which leaves 8 bytes on an aligned stack.
+    registers[REG_RSP] = reinterpret_cast<greg_t>(Fiber::spare_stack()) - 8;
+}
+#endif
+
+void handle(int number, siginfo_t* information, [[maybe_unused]] void* context) {
+#if defined(__x86_64__)
+    if (in_kernel()) return leave_kernel(information->si_addr, context);
+#endif
+    if (device_of(information->si_addr, 1) >= 0) {
+        const std::string message =
+            "emulator: the host touched " + describe(information->si_addr) + "\n";
+        if (write(STDERR_FILENO, message.data(), message.size()) < 0) _exit(1);
+    }
+    // The access happens again, and whoever was there before handles it.
+    sigaction(number, &before[number == SIGBUS], nullptr);
+}
+
+}  // namespace
+
+void catch_wrong_accesses() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        struct sigaction action{};
+        action.sa_sigaction = &handle;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        sigaction(SIGSEGV, &action, &before[0]);
+        sigaction(SIGBUS, &action, &before[1]);
+    });
+    // A full stack has no place for the handler.
+    thread_local char stack[64 * 1024];
+    stack_t current;
+    sigaltstack(nullptr, &current);
+    if ((current.ss_flags & SS_DISABLE) != 0) {
+        const stack_t own{stack, 0, sizeof(stack)};
+        sigaltstack(&own, nullptr);
+    }
+}
+
+}  // namespace cuda_emulator

@@ -1,0 +1,106 @@
+// Kernels, right and wrong ones, on which tests try the emulator.
+#include "trials.hpp"
+
+#include "core/launch.cuh"
+
+namespace cuda_emulator {
+namespace {
+
+using slipstick::cuda::Context;
+using slipstick::cuda::dynamic_shared;
+using slipstick::cuda::launch;
+
+struct Operands {
+    const int* from;
+    int* to;
+    int count;
+};
+
+// to[i] = the sum of `from` over the block of i, by way of shared memory.
+__global__ void block_sums(Operands operands) {
+    int* const shared = dynamic_shared<int>();
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    shared[threadIdx.x] = operands.from[i];
+    __syncthreads();
+    for (unsigned step = blockDim.x / 2; step > 0; step /= 2) {
+        const int other = threadIdx.x < step ? shared[threadIdx.x + step] : 0;
+        __syncthreads();
+        shared[threadIdx.x] += other;
+        __syncthreads();
+    }
+    operands.to[i] = shared[0];
+}
+
+// Reverses each block, without the barrier between writing and reading.
+__global__ void race(Operands operands) {
+    int* const shared = dynamic_shared<int>();
+    const unsigned first = blockIdx.x * blockDim.x;
+    shared[threadIdx.x] = operands.from[first + threadIdx.x];
+    operands.to[first + threadIdx.x] = shared[blockDim.x - 1 - threadIdx.x];
+}
+
+__global__ void some_threads_end(Operands) {
+    if (threadIdx.x % 2 == 1) return;
+    __syncthreads();
+}
+
+__global__ void two_barriers(Operands) {
+    if (threadIdx.x < 3) {
+        __syncthreads();
+    } else {
+        __syncthreads();
+    }
+}
+
+__global__ void overrun_of_shared_memory(Operands operands) {
+    dynamic_shared<int>()[threadIdx.x + 1] = operands.from[threadIdx.x];
+}
+
+__global__ void uninitialised_shared_memory(Operands operands) {
+    operands.to[threadIdx.x] = dynamic_shared<int>()[threadIdx.x];
+}
+
+__global__ void copy(Operands operands) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    operands.to[i] = operands.from[i];
+}
+
+__global__ void overrun(Operands operands) { operands.to[operands.count] = 1; }
+
+// A number that is an address: it was not to be seen when the kernel was launched.
+__global__ void host_address(uintptr_t half) { *reinterpret_cast<volatile int*>(2 * half); }
+
+__global__ void endless_recursion(Operands operands) {
+    volatile int frame[1024];
+    frame[threadIdx.x] = operands.count;
+    if (operands.count >= 0)
+        endless_recursion({operands.from, operands.to, frame[threadIdx.x] % 2 + 1});
+}
+
+__global__ void throws(Operands) { throw std::out_of_range("from a kernel"); }
+
+}  // namespace
+
+void run_trial(const std::string& name, int device, intptr_t stream, intptr_t from, intptr_t to,
+               int count, dim3 grid, dim3 block, size_t shared_bytes) {
+    const Context context{device, reinterpret_cast<void*>(stream), nullptr};
+    const auto* const source = reinterpret_cast<const int*>(from);
+    const Operands operands{source, reinterpret_cast<int*>(to), count};
+    const auto run = [&](const char* kernel_name, auto kernel, const auto& argument) {
+        if (name == kernel_name)
+            launch(context, "trial", kernel, grid, block, shared_bytes, argument);
+    };
+    run("block_sums", &block_sums, operands);
+    run("race", &race, operands);
+    run("some_threads_end", &some_threads_end, operands);
+    run("two_barriers", &two_barriers, operands);
+    run("overrun_of_shared_memory", &overrun_of_shared_memory, operands);
+    run("uninitialised_shared_memory", &uninitialised_shared_memory, operands);
+    run("copy", &copy, operands);
+    run("overrun", &overrun, operands);
+    run("host_address", &host_address, static_cast<uintptr_t>(from) / 2);
+    run("endless_recursion", &endless_recursion, operands);
+    run("throws", &throws, operands);
+}
+
+}  // namespace cuda_emulator

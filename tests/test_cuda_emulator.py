@@ -1,0 +1,195 @@
+"""The emulator of CUDA devices: it runs kernels, and notices what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+THREADS = 64
+
+
+class Trial:
+    """Kernels of `cuda_emulator/trials.cu`, over `count` int32 of a device."""
+
+    def __init__(self, emulator, count=3 * THREADS, device=0):
+        self.emulator = emulator
+        self.device = device
+        self.values = np.arange(count, dtype=np.int32)
+        self.source = emulator.array(self.values, device)
+        self.to = emulator.array(np.zeros(count, np.int32), device)
+
+    def run(self, name, *, block=(THREADS, 1, 1), grid=None, shared_bytes=4 * THREADS, **places):
+        count = self.values.size
+        self.emulator.control.run_trial(
+            name=name,
+            device=places.get("device", self.device),
+            stream=places.get("stream", 0),
+            source=places.get("source", self.source.view.ctypes.data),
+            to=places.get("to", self.to.view.ctypes.data),
+            count=count,
+            grid=grid or (max(count // THREADS, 1), 1, 1),
+            block=block,
+            shared_bytes=shared_bytes,
+        )
+        return self.to.numpy()
+
+
+@pytest.fixture
+def trial(emulated_cuda):
+    return Trial(emulated_cuda)
+
+
+def test_threads_share_memory_and_wait_for_each_other(emulated_cuda):
+    for device in range(2):
+        trial = Trial(emulated_cuda, device=device)
+        with emulated_cuda.current_device(device):
+            sums = trial.run("block_sums").reshape(-1, THREADS)
+        expected = trial.values.reshape(-1, THREADS).sum(1)
+        assert (sums == expected[:, None]).all()
+
+
+def test_the_order_of_threads_shows_a_race(emulated_cuda, trial):
+    reversed_blocks = trial.values.reshape(-1, THREADS)[:, ::-1].ravel()
+    seen = set()
+    for seed in range(3):
+        emulated_cuda.control.set_seed(seed)
+        result = trial.run("race")
+        assert (result != reversed_blocks).any()
+        assert set(result[result != reversed_blocks]) == {-1}  # not yet written
+        seen.add(result.tobytes())
+    assert len(seen) == 3
+    emulated_cuda.control.set_seed(0)
+    assert trial.run("race").tobytes() in seen
+
+
+def test_uninitialised_shared_memory_is_nothing_likely(trial):
+    assert set(trial.run("uninitialised_shared_memory", grid=(1, 1, 1))[:THREADS]) == {-1}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("some_threads_end", r"waits at trials\.cu:\d+, but 32 threads of the block have ended"),
+        ("two_barriers", r"waits at trials\.cu:\d+, but another thread of the block at trials\.cu"),
+        ("overrun_of_shared_memory", r"wrote beyond its 256 bytes of shared memory"),
+        ("overrun", r"touched device 0's memory, 0 bytes behind an allocation of 768 bytes"),
+        ("endless_recursion", r"touched memory that is nobody's"),
+        ("host_address", r"touched memory that is nobody's"),
+        ("throws", r"^from a kernel$"),
+    ],
+)
+def test_what_kernels_must_not_do(trial, name, message):
+    """Under AddressSanitizer it is that which says so, and ends the process."""
+    fault = IndexError if name == "throws" else RuntimeError
+    places = {"source": 2 * 4096} if name == "host_address" else {}
+    with pytest.raises(fault, match=message):
+        trial.run(name, **places)
+    assert (trial.run("copy") == trial.values).all()  # and goes on
+
+
+def test_writes_behind_an_allocation_that_ends_within_a_page(emulated_cuda):
+    with pytest.raises(RuntimeError, match=r"wrote around an allocation of 200 bytes"):
+        Trial(emulated_cuda, 50).run("overrun")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block": (1025, 1, 1)}, "invalid configuration"),
+        ({"block": (32, 2, 17)}, "invalid configuration"),
+        ({"block": (1, 1, 65)}, "invalid configuration"),
+        ({"block": (0, 1, 1)}, "invalid configuration"),
+        ({"grid": (0, 1, 1)}, "invalid configuration"),
+        ({"grid": (1, 65536, 1)}, "invalid configuration"),
+        ({"grid": (1, 1, 65536)}, "invalid configuration"),
+        ({"stream": 12345}, "invalid resource handle"),
+        ({"shared_bytes": 227 * 1024 + 1}, "invalid argument"),
+    ],
+    ids=str,
+)
+def test_launches_beyond_the_limits(emulated_cuda, trial, options, message):
+    emulated_cuda.control.take_launches()
+    with pytest.raises(RuntimeError, match=f"trial: CUDA reports: {message}"):
+        trial.run("copy", **options)
+    assert emulated_cuda.control.take_launches() == []
+
+
+def test_devices_have_different_amounts_of_shared_memory(emulated_cuda):
+    for device, kilobytes in ((0, 227), (1, 163)):
+        trial = Trial(emulated_cuda, device=device)
+        with emulated_cuda.current_device(device):
+            trial.run("copy", shared_bytes=kilobytes * 1024)
+            with pytest.raises(RuntimeError, match="invalid argument"):
+                trial.run("copy", shared_bytes=kilobytes * 1024 + 1)
+
+
+def test_addresses_that_the_device_does_not_have(emulated_cuda, trial):
+    elsewhere = emulated_cuda.array(trial.values, device=1)
+    with pytest.raises(RuntimeError, match="argument 0 has, at byte 0, an address of device 1's m"):
+        trial.run("copy", source=elsewhere.view.ctypes.data)
+    with pytest.raises(RuntimeError, match="argument 0 has, at byte 0, an address of the host's"):
+        trial.run("copy", source=trial.values.ctypes.data)
+
+
+def test_the_current_device_is_the_launch_s(emulated_cuda):
+    trial = Trial(emulated_cuda, device=1)
+    with pytest.raises(RuntimeError, match="launched while device 0 was current, not its own, 1"):
+        trial.run("copy")
+    with emulated_cuda.stream(device=1) as stream:
+        with pytest.raises(RuntimeError, match="invalid resource handle"):
+            Trial(emulated_cuda).run("copy", stream=stream)
+        with emulated_cuda.current_device(1):
+            assert (trial.run("copy", stream=stream) == trial.values).all()
+
+
+def test_a_captured_stream_runs_nothing_before_the_replay(emulated_cuda, trial):
+    with emulated_cuda.capture() as graph:
+        trial.run("copy", stream=emulated_cuda.streams[0])
+    assert (trial.to.numpy() == 0).all()
+    for values in (trial.values, trial.values[::-1]):
+        emulated_cuda.control.copy(0, trial.source.view, values)
+        graph.replay()
+        assert (trial.to.numpy() == values).all()
+
+
+def test_a_dry_run_checks_launches_of_any_size(emulated_cuda, trial):
+    emulated_cuda.control.take_launches()
+    most = (2**31 - 1, 1, 1)
+    with emulated_cuda.dry_run():
+        trial.to = emulated_cuda.empty((1 << 40,), "int32")
+        address = trial.to.view.ctypes.data
+        run = emulated_cuda.control.run_trial
+        run("copy", 0, 0, address, address, 0, most, (64, 1, 1), 0)
+        with pytest.raises(RuntimeError, match="invalid configuration"):
+            run("copy", 0, 0, address, address, 0, (2**31, 1, 1), (64, 1, 1), 0)
+    assert [launch["grid"] for launch in emulated_cuda.control.take_launches()] == [most]
+
+
+def test_memory_that_is_out_of_reach(emulated_cuda):
+    """The host reads a device's memory: there is no way to go on."""
+    program = (
+        "from cuda_emulation import Emulator; from pathlib import Path; import numpy as np\n"
+        f"Emulator(Path({str(emulated_cuda.folder)!r})).array(np.ones(3)).view[0]"
+    )
+    paths = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=paths
+    )
+    assert done.returncode < 0
+    assert "the host touched device 0's memory" in done.stderr
+
+
+def test_memory_is_given_back(emulated_cuda):
+    before = [emulated_cuda.control.used_bytes(device) for device in range(2)]
+    array = emulated_cuda.array(np.ones(1000, np.float32), 1)
+    part = array[::2]
+    del array
+    assert emulated_cuda.control.used_bytes(1) == before[1] + 4000
+    del part
+    assert [emulated_cuda.control.used_bytes(device) for device in range(2)] == before
+    with pytest.raises(RuntimeError, match="no memory"):
+        emulated_cuda.empty(((1 << 30) + 1,), "int8")
