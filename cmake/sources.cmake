@@ -74,6 +74,8 @@ set(level_sources
 # The CUDA module's part.
 set(cuda_sources
   cpp/mitchell/all_products.cu
+  cpp/mitchell/backward.cu
+  cpp/mitchell/conv2d.cu
   cpp/mitchell/elementwise.cu
   cpp/mitchell/factors.cu
   cpp/mitchell/floats.cu

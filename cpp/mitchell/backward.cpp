@@ -9,6 +9,7 @@
 #include "mitchell/operands.hpp"
 #include "mitchell/plan.hpp"
 #include "mitchell/ranges.hpp"
+#include "mitchell/stack.hpp"
 
 namespace slipstick::cpu::mitchell {
 namespace {
@@ -30,30 +31,13 @@ Matrix moved(Matrix m, int64_t elements) {
     return m;
 }
 
-// The matrices of a tensor, and the steps along the axes in front, aligned with those of `grad`; 0
-// where the tensor was stretched.
-struct Stack {
-    Matrix matrix;
-    std::vector<int64_t> steps;
-};
-
-// `has_rows` and `has_columns`: which of the two last axes the tensor has.
-Stack stack_of(const ConstTensor& tensor, bool has_rows, bool has_columns, int batch_axes) {
-    Stack stack{{const_cast<void*>(tensor.data), tensor.dtype, 1, 1, 0, 0}, {}};
-    int axis = tensor.rank;
-    if (has_columns) {
-        stack.matrix.columns = tensor.shape[--axis];
-        stack.matrix.column_stride = tensor.strides[axis];
-    }
-    if (has_rows) {
-        stack.matrix.rows = tensor.shape[--axis];
-        stack.matrix.row_stride = tensor.strides[axis];
-    }
-    for (int i = 0; i < batch_axes; ++i) {
-        const int own = i - (batch_axes - axis);
-        stack.steps.push_back(own < 0 || tensor.shape[own] == 1 ? 0 : tensor.strides[own]);
-    }
-    return stack;
+Matrix matrix_of(const ConstTensor& tensor, const Stack& stack) {
+    return {const_cast<void*>(tensor.data),
+            tensor.dtype,
+            stack.rows,
+            stack.columns,
+            stack.row_step,
+            stack.column_step};
 }
 
 // One gradient: for every index of the axes that its operand has, products summed over those along
@@ -67,15 +51,13 @@ struct Batches {
     std::vector<int64_t> summed_other;
 };
 
-Batches batches_of(const ConstTensor& shape, int batch_axes, const ConstTensor& operand,
-                   const Stack& grad, const Stack& other, const Stack& own, const Stack& out) {
+// `own` is the stack of the operand.
+Batches batches_of(const int64_t* sizes, int batch_axes, const Stack& grad, const Stack& other,
+                   const Stack& own, const Stack& out) {
     Batches batches{{{0, 0, 0, 0}}, {0}, {0}};
-    const int operand_axes = static_cast<int>(operand.rank) - std::min(operand.rank, 2);
-    for (int axis = 0; axis < batch_axes; ++axis) {
-        const auto i = static_cast<size_t>(axis);
-        const int64_t size = shape.shape[axis];
-        const int own_axis = axis - (batch_axes - operand_axes);
-        if (own_axis >= 0 && operand.shape[own_axis] == size) {
+    for (int i = 0; i < batch_axes; ++i) {
+        const int64_t size = sizes[i];
+        if (own.has[i]) {
             std::vector<Batches::Offsets> next;
             for (const Batches::Offsets& at : batches.kept) {
                 for (int64_t index = 0; index < size; ++index) {
@@ -261,24 +243,29 @@ void matmul_backward(const ConstTensor& grad, const ConstTensor& a, const ConstT
     const bool has_rows = a.rank >= 2;
     const bool has_columns = b.rank >= 2;
     const int batch_axes = grad.rank - (has_rows ? 1 : 0) - (has_columns ? 1 : 0);
-    const Stack g = stack_of(grad, has_rows, has_columns, batch_axes);
-    const Stack stack_a = stack_of(a, has_rows, true, batch_axes);
-    const Stack stack_b = stack_of(b, true, has_columns, batch_axes);
-    const Stack out_a = stack_of(grad_a, has_rows, true, batch_axes);
-    const Stack out_b = stack_of(grad_b, true, has_columns, batch_axes);
-    const auto for_a = batches_of(grad, batch_axes, a, g, stack_b, stack_a, out_a);
-    const auto for_b = batches_of(grad, batch_axes, b, g, stack_a, stack_b, out_b);
-    const Matrix& gm = g.matrix;
+    const auto stack = [&](const ConstTensor& tensor, bool rows, bool columns) {
+        return stack_of(tensor, rows, columns, batch_axes, grad.shape);
+    };
+    const Stack stack_g = stack(grad, has_rows, has_columns);
+    const Stack stack_a = stack(a, has_rows, true);
+    const Stack stack_b = stack(b, true, has_columns);
+    const Stack out_a = stack(grad_a, has_rows, true);
+    const Stack out_b = stack(grad_b, true, has_columns);
+    const auto for_a = batches_of(grad.shape, batch_axes, stack_g, stack_b, stack_a, out_a);
+    const auto for_b = batches_of(grad.shape, batch_axes, stack_g, stack_a, stack_b, out_b);
+    const Matrix gm = matrix_of(grad, stack_g);
+    const Matrix am = matrix_of(a, stack_a);
+    const Matrix bm = matrix_of(b, stack_b);
+    const Matrix am_out = matrix_of(grad_a, out_a);
+    const Matrix bm_out = matrix_of(grad_b, out_b);
 
     if (gradient == Gradient::kExact) {
         if (grad_a.size() > 0) {
-            multiply_factors(make_factors(a.dtype, derivative, b, a), for_a, gm, stack_b.matrix,
-                             stack_a.matrix, out_a.matrix);
+            multiply_factors(make_factors(a.dtype, derivative, b, a), for_a, gm, bm, am, am_out);
         }
         if (grad_b.size() > 0) {
             multiply_factors(make_factors(a.dtype, derivative, a, b), for_b, transposed(gm),
-                             transposed(stack_a.matrix), transposed(stack_b.matrix),
-                             transposed(out_b.matrix));
+                             transposed(am), transposed(bm), transposed(bm_out));
         }
         return;
     }
@@ -289,7 +276,7 @@ void matmul_backward(const ConstTensor& grad, const ConstTensor& a, const ConstT
                                Path::kAuto, kFunction);
     };
     const double size = static_cast<double>(gm.rows) * static_cast<double>(gm.columns) *
-                        static_cast<double>(stack_a.matrix.columns);
+                        static_cast<double>(am.columns);
     const auto run = [&](const Batches& batches, auto&& product) {
         for_products(static_cast<int64_t>(batches.kept.size()),
                      size * static_cast<double>(batches.summed_grad.size()),
@@ -302,15 +289,15 @@ void matmul_backward(const ConstTensor& grad, const ConstTensor& a, const ConstT
         const Plan plan = plan_of(grad, b, kDepthBlock);
         run(for_a, [&](const Batches::Offsets& at) {
             multiply_joined(plan, moved(gm, at.grad), for_a.summed_grad,
-                            moved(transposed(stack_b.matrix), at.other), for_a.summed_other,
-                            moved(out_a.matrix, at.out));
+                            moved(transposed(bm), at.other), for_a.summed_other,
+                            moved(am_out, at.out));
         });
     }
     if (grad_b.size() > 0) {
         const Plan plan = plan_of(a, grad, kDepthBlock);
         run(for_b, [&](const Batches::Offsets& at) {
-            multiply_joined(plan, moved(transposed(stack_a.matrix), at.other), for_b.summed_other,
-                            moved(gm, at.grad), for_b.summed_grad, moved(out_b.matrix, at.out));
+            multiply_joined(plan, moved(transposed(am), at.other), for_b.summed_other,
+                            moved(gm, at.grad), for_b.summed_grad, moved(bm_out, at.out));
         });
     }
 }

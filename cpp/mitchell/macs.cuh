@@ -14,6 +14,8 @@
 //   };
 #pragma once
 
+#include <cmath>
+
 #include "core/cuda.cuh"
 #include "mitchell/lane_packing.hpp"
 #include "mitchell/multiply.hpp"

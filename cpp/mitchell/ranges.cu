@@ -180,7 +180,8 @@ Choices choose_kernels(const Context& context, const char* function, const Produ
     for (int i = 0; i < 2; ++i) {
         operands.padded[i] = arrays[i]->padded;
         if (!looks) continue;
-        operands.ranges[i] = ranges_of(context, function, *arrays[i]);
+        operands.ranges[i] = arrays[i]->known != nullptr ? arrays[i]->known
+                                                         : ranges_of(context, function, *arrays[i]);
         int64_t step = 1;
         for (int axis = arrays[i]->batch_axes - 1; axis >= 0; --axis) {
             const int64_t size = arrays[i]->tensor.shape[axis];

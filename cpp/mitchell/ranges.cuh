@@ -13,11 +13,14 @@ using slipstick::mitchell::Kernel;
 using slipstick::mitchell::Magnitudes;
 using slipstick::mitchell::Product;
 
+struct Range;
+
 // The arrays that a tensor's first `batch_axes` axes number, each with a range of its own.
 struct Arrays {
     ConstTensor tensor;
     int batch_axes = 0;
-    bool padded = false;  // zeros stand beside what the tensor holds
+    bool padded = false;           // zeros stand beside what the tensor holds
+    const Range* known = nullptr;  // from ranges_of, where they have been found already
 };
 
 // What a scan has seen, so that zeros are where it starts and greater is further.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <vector>
 
 #include "mitchell/operands.hpp"
 
@@ -26,6 +27,8 @@ __global__ void __launch_bounds__(kAddThreads)
     const int64_t step = int64_t{gridDim.x} * kAddThreads;
     int64_t index = int64_t{blockIdx.x} * kAddThreads + threadIdx.x;
     for (; index < count; index += step) {
+        const int64_t batch = index / results;
+        if (slices != 0 && p.choices[batch * p.choice_step].kernel != p.kernel) continue;
         uint32_t total = slices == 0 ? 0 : chains[index];
 #pragma unroll 4
         for (int64_t slice = 1; slice < slices; ++slice) {
@@ -33,7 +36,6 @@ __global__ void __launch_bounds__(kAddThreads)
             total = p.integer_sums ? total + chain
                                    : bits::of(bits::as_float(total) + bits::as_float(chain));
         }
-        const int64_t batch = index / results;
         const int64_t row = (index - batch * results) / p.columns;
         const int64_t column = index - batch * results - row * p.columns;
         store_total(p.out, places_of(p.batches, batch).out + place_in(p.out, row, column), total);
@@ -115,32 +117,44 @@ int64_t tile_count(const SumProblem& sums) {
            sums.batches.count;
 }
 
-void launch_kernel(const Context& context, const char* function, const SumProblem& sums,
-                   Kernel kernel) {
-    TileProblem tiles = make_tiles(sums, kernel);
+// One of the kernels that may be chosen.
+struct Candidate {
+    TileProblem tiles;
+    TileSize size;
+    int64_t slices;  // 0: not cut
+};
+
+Candidate make_candidate(const Context& context, const char* function, const SumProblem& sums,
+                         Kernel kernel) {
+    Candidate candidate{make_tiles(sums, kernel), TileSize::kSmall, 0};
+    int64_t blocks = tile_count<SmallTile>(sums);
+    int per_multiprocessor = SmallTile::kBlocks;
     // Products by the rules of a method take so long that a small tile costs them nothing.
-    const bool large = std::min(sums.rows, sums.columns) > SmallTile::kRows &&
-                       kernel != Kernel::kGeneral && kernel != Kernel::kLowFlushed;
-    const int64_t blocks = large ? tile_count<LargeTile>(sums) : tile_count<SmallTile>(sums);
-    const int64_t room =
-        resident_blocks(context, large ? LargeTile::kBlocks : SmallTile::kBlocks, function);
-    const int64_t slices = ceil_div(tiles.depth, kDepthBlock);
+    if (std::min(sums.rows, sums.columns) > SmallTile::kRows && kernel != Kernel::kGeneral &&
+        kernel != Kernel::kLowFlushed) {
+        candidate.size = TileSize::kLarge;
+        blocks = tile_count<LargeTile>(sums);
+        per_multiprocessor = LargeTile::kBlocks;
+    }
+    const int64_t slices = ceil_div(candidate.tiles.depth, kDepthBlock);
     const int64_t results = sums.batches.count * sums.rows * sums.columns;
-    const int64_t item = sizeof(uint32_t);
-    const bool cut =
-        slices > 1 && 2 * blocks <= room && slices <= kMostChainBytes / (results * item);
-    const TileProblem whole = tiles;
-    uint32_t* chains = nullptr;
-    if (cut) {
-        chains = context.memory->allocate_array<uint32_t>(slices * results);
-        cut_into_slices(tiles, chains);
-    }
-    if (kernel == Kernel::kGeneral) {
-        launch_general(context, function, sums.product.kind, tiles);
+    if (slices > 1 && 2 * blocks <= resident_blocks(context, per_multiprocessor, function) &&
+        slices <= kMostChainBytes / (results * int64_t{sizeof(uint32_t)}))
+        candidate.slices = slices;
+    return candidate;
+}
+
+void launch_candidate(const Context& context, const char* function, Kind kind,
+                      const Candidate& candidate, uint32_t* chains) {
+    TileProblem tiles = candidate.tiles;
+    if (candidate.slices != 0) cut_into_slices(tiles, chains);
+    if (tiles.kernel == Kernel::kGeneral) {
+        launch_general(context, function, kind, tiles);
     } else {
-        launch_sums(context, function, large ? TileSize::kLarge : TileSize::kSmall, tiles);
+        launch_sums(context, function, candidate.size, tiles);
     }
-    if (cut) add_chains(context, function, whole, chains, slices);
+    if (candidate.slices != 0)
+        add_chains(context, function, candidate.tiles, chains, candidate.slices);
 }
 
 }  // namespace
@@ -150,17 +164,28 @@ void sum_products(const Context& context, const char* function, const SumProblem
         return add_chains(context, function, make_tiles(problem, Kernel::kSums), nullptr, 0);
     }
     const unsigned kernels = slipstick::mitchell::candidates(problem.product);
+    std::vector<Candidate> candidates;
+    int64_t slices = 0;
     for (const Kernel kernel : {Kernel::kSums, Kernel::kLowSums, Kernel::kFlushed,
                                 Kernel::kLowFlushed, Kernel::kExact, Kernel::kGeneral}) {
-        if ((kernels >> static_cast<int>(kernel) & 1) != 0)
-            launch_kernel(context, function, problem, kernel);
+        if ((kernels >> static_cast<int>(kernel) & 1) == 0) continue;
+        candidates.push_back(make_candidate(context, function, problem, kernel));
+        slices = std::max(slices, candidates.back().slices);
     }
+    // Of one memory for all: each result's chains come from the kernel that was chosen for it.
+    uint32_t* chains = nullptr;
+    if (slices != 0) {
+        chains = context.memory->allocate_array<uint32_t>(slices * problem.batches.count *
+                                                          problem.rows * problem.columns);
+    }
+    for (const Candidate& candidate : candidates)
+        launch_candidate(context, function, problem.product.kind, candidate, chains);
 }
 
 Access access_of(const Operand& operand, Dtype dtype, int64_t lines, int64_t depth,
                  const Batches& batches, const int64_t* steps) {
     if (operand.width != 0) return Access::kLines;
-    if (operand.taps != nullptr) return Access::kDepth;
+    if (operand.taps != nullptr) return operand.line == 1 ? Access::kLines : Access::kDepth;
     const int64_t pack = 4 * item_size(dtype);
     bool packs = reinterpret_cast<intptr_t>(operand.data) % pack == 0;
     for (int axis = 0; axis < batches.rank; ++axis) packs &= steps[axis] % 4 == 0;
