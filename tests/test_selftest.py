@@ -123,6 +123,15 @@ def test_a_wrong_kernel_fails(quick, monkeypatch, capsys, module, name, check, m
     assert "1 of 3 checks failed" in text
 
 
+def test_a_nan_fails_and_the_file_has_no_infinity(quick, monkeypatch, tmp_path):
+    nan = wrong(slipstick.attention, lambda out: out.fill(np.nan))
+    monkeypatch.setattr(slipstick, "attention", nan)
+    path = tmp_path / "table.json"
+    assert selftest.run("cpu", path) == 1
+    assert "Infinity" not in path.read_text()
+    assert [check["ok"] for check in json.loads(path.read_text())["checks"]] == [True, False, True]
+
+
 def test_a_kernel_that_depends_on_threads_fails(quick, monkeypatch, capsys):
     """By less than the bound."""
 
