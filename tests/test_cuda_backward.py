@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mitchell_cases import all_methods, assert_same_numbers, random_array, special_values
+from slipstick import mitchell
 from slipstick.mitchell import ILM, LMul, LMulFormula, Mitchell, matmul_backward
 
 DTYPES = [np.dtype("float32"), np.dtype("float16"), np.dtype(ml_dtypes.bfloat16)]
@@ -110,18 +111,76 @@ def test_numbers_of_all_kinds(device, dtype, gradient):
             check(device, *arrays, method=method, gradient=gradient)
 
 
+def transposed(x):
+    """The matrices of an array of three axes, on any device."""
+    return x.transpose(0, 2, 1) if isinstance(x, np.ndarray) else x.permute(0, 2, 1)
+
+
+# The shape that an array of so many matrices has to have, and the view of it.
 VIEWS = {
-    "transposed": lambda x: x.transpose(-1, -2) if hasattr(x, "permute") else x.swapaxes(-1, -2),
-    "within others": lambda x: x[:, 1:-1, 2:],
-    "every second": lambda x: x[::2, :, ::2],
+    "transposed": (lambda n, rows, columns: (n, columns, rows), transposed),
+    "within others": (
+        lambda n, rows, columns: (n, rows + 3, columns + 2),
+        lambda x: x[:, 2:-1, 2:],
+    ),
+    "every second": (lambda n, rows, columns: (2 * n, rows, 2 * columns), lambda x: x[::2, :, ::2]),
+    "packs within others": (
+        lambda n, rows, columns: (n, rows + 3, columns + 8),
+        lambda x: x[:, 2:-1, 8:],
+    ),
 }
 
 
 @pytest.mark.parametrize("gradient", KINDS)
-@pytest.mark.parametrize("view", [v for k, v in VIEWS.items() if k != "transposed"], ids=str)
+@pytest.mark.parametrize("view", VIEWS)
 def test_strides(device, view, gradient):
-    """Batches whose matrices do not follow one another, over one b."""
+    """Matrices that do not follow one another, of a batch over one b and over one a."""
+    shape_of, view = VIEWS[view]
     for dtype in DTYPES:
-        grad, a = draw((30, 9, 34), dtype, 0), draw((30, 9, 18), dtype, 1)
-        b = draw((1, 18 + 2, 34), dtype, 2)
-        check(device, grad, a, b, view=view, gradient=gradient)
+        for batches in ((30, 30, 1), (30, 1, 30), (2, 2, 2)):
+            shapes = zip(batches, (9, 9, 16), (32, 16, 32), strict=True)
+            arrays = [draw(shape_of(*shape), dtype, i) for i, shape in enumerate(shapes)]
+            check(device, *arrays, view=view, gradient=gradient)
+
+
+@pytest.mark.parametrize("gradient", KINDS)
+def test_a_gradient_that_is_one_number(device, gradient):
+    """As that of a sum is: all strides are 0."""
+    one, a, b = draw((1, 1), DTYPES[0], 0), draw((300, 9), DTYPES[0], 1), draw((9, 7), DTYPES[0], 2)
+    expected = matmul_backward(np.broadcast_to(one, (300, 7)), a, b, gradient=gradient)
+    grad = device.array(one).broadcast_to((300, 7))
+    results = matmul_backward(grad, device.array(a), device.array(b), gradient=gradient)
+    for result, wanted in zip(results, expected, strict=True):
+        assert_same_numbers(device.numpy(result), wanted)
+
+
+def test_graphs(device):
+    """A graph chooses its kernels anew whenever it runs."""
+    grad, a, b = operands("several tiles", DTYPES[0])
+    arrays = [device.array(x) for x in (grad, a, b)]
+    with device.capture() as graph:
+        results = [matmul_backward(*arrays, gradient=gradient) for gradient in KINDS]
+    wide = random_array(np.random.default_rng(4), DTYPES[0], a.shape)
+    for values in (np.ones_like(a), wide):
+        mitchell.multiply(arrays[1], device.array(values), out=arrays[1])
+        a = mitchell.multiply(a, values)
+        graph.replay()
+        for gradient, result in zip(KINDS, results, strict=True):
+            expected = matmul_backward(grad, a, b, gradient=gradient)
+            for actual, wanted in zip(result, expected, strict=True):
+                assert_same_numbers(device.numpy(actual), wanted)
+
+
+def test_launches_of_any_size_are_within_the_limits(emulated_cuda):
+    shapes = [
+        ((1 << 20, 1 << 20), (1 << 20, 1 << 20)),
+        ((1 << 30, 3), (3, 1 << 10)),
+        ((1 << 10, 3), (3, 1 << 30)),
+        ((1 << 20, 2, 3), (1 << 20, 3, 5)),
+    ]
+    with emulated_cuda.dry_run():
+        for a, b in shapes:
+            shape = (*a[:-1], b[-1])
+            for gradient in KINDS:
+                grad, left, right = (emulated_cuda.empty(x, DTYPES[0]) for x in (shape, a, b))
+                matmul_backward(grad, left, right, gradient=gradient)

@@ -82,8 +82,9 @@ def test_uninitialised_shared_memory_is_nothing_likely(trial):
         ("throws", r"^from a kernel$"),
     ],
 )
-def test_what_kernels_must_not_do(trial, name, message):
-    """Under AddressSanitizer it is that which says so, and ends the process."""
+def test_what_kernels_must_not_do(emulated_cuda, trial, name, message):
+    if "overrun" in name and emulated_cuda.control.has_address_sanitizer:
+        pytest.skip("AddressSanitizer would end the process")
     fault = IndexError if name == "throws" else RuntimeError
     places = {"source": 2 * 4096} if name == "host_address" else {}
     with pytest.raises(fault, match=message):
@@ -92,6 +93,8 @@ def test_what_kernels_must_not_do(trial, name, message):
 
 
 def test_writes_behind_an_allocation_that_ends_within_a_page(emulated_cuda):
+    if emulated_cuda.control.has_address_sanitizer:
+        pytest.skip("AddressSanitizer would end the process")
     with pytest.raises(RuntimeError, match=r"wrote around an allocation of 200 bytes"):
         Trial(emulated_cuda, 50).run("overrun")
 
@@ -160,7 +163,7 @@ def test_a_dry_run_checks_launches_of_any_size(emulated_cuda, trial):
     emulated_cuda.control.take_launches()
     most = (2**31 - 1, 1, 1)
     with emulated_cuda.dry_run():
-        trial.to = emulated_cuda.empty((1 << 40,), "int32")
+        trial.to = emulated_cuda.empty((1 << 34,), "int32")
         address = trial.to.view.ctypes.data
         run = emulated_cuda.control.run_trial
         run("copy", 0, 0, address, address, 0, most, (64, 1, 1), 0)
@@ -179,7 +182,7 @@ def test_memory_that_is_out_of_reach(emulated_cuda):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=paths
     )
-    assert done.returncode < 0
+    assert done.returncode != 0
     assert "the host touched device 0's memory" in done.stderr
 
 

@@ -35,6 +35,7 @@ __global__ void __launch_bounds__(kTapThreads)
 
 const Tap* make_taps(const Context& context, const Geometry& g, const TapSteps& steps) {
     const int64_t depth = g.depth();
+    if (depth == 0) return nullptr;
     Tap* const taps = context.memory->allocate_array<Tap>(depth);
     const auto blocks = static_cast<unsigned>(std::min<int64_t>(ceil_div(depth, kTapThreads), 256));
     launch(context, kFunction, tap_kernel, blocks, kTapThreads, 0, steps, depth, g.kernel_height,

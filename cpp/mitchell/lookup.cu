@@ -33,8 +33,8 @@ struct Plan {
 // Cycles of a multiprocessor for one k, by the counts of lookup_turned.cuh.
 int64_t turned_cycles(int64_t rows, int64_t columns, int threads) {
     constexpr int64_t kTurning = 280;
-    return ceil_div(rows, kTurnedRows) * ceil_div(columns, turned_columns(threads)) *
-           (threads + threads / 16 + kTurning);
+    const int width = turned_columns(threads);
+    return ceil_div(rows, kTurnedRows) * ceil_div(columns, width) * (width / 2 + kTurning);
 }
 int64_t gathered_cycles(int64_t rows, int64_t columns) { return ceil_div(rows * columns, 7); }
 
@@ -42,7 +42,7 @@ Plan make_plan(int64_t rows, int64_t columns) {
     Plan best{0, false};
     int64_t least = gathered_cycles(rows, columns);
     for (const bool exchanged : {false, true}) {
-        for (const int threads : {kTurnedThreads, kTurnedThreads / 2, kTurnedThreads / 4}) {
+        for (const int threads : {kTurnedThreads, kTurnedThreads / 2}) {
             const int64_t cycles = exchanged ? turned_cycles(columns, rows, threads)
                                              : turned_cycles(rows, columns, threads);
             if (cycles < least) {

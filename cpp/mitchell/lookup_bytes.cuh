@@ -10,8 +10,7 @@ namespace slipstick::cuda::mitchell {
 constexpr int kTableSide = 256;
 constexpr int kTableBytes = 2 * kTableSide * kTableSide;  // half a multiprocessor's memory
 
-// An operand of one product of a batch. Words hold four elements, the first in the lowest byte, and
-// zeros where the operand has none.
+// An operand of one product of a batch.
 struct ByteLines {
     const Operand& operand;
     const uint8_t* data;
@@ -30,67 +29,58 @@ struct ByteLines {
         return operand.access == Access::kPackedDepth || operand.access == Access::kDepth;
     }
 
-    // Element k of the four lines from `line`, a multiple of 4, on.
-    __device__ __forceinline__ uint32_t across(int64_t line, int64_t k) const {
+    // Four elements from a multiple of 4 on, the first in the lowest byte, zeros where the operand
+    // has none: those of one line from k on, or element k of as many lines.
+    __device__ __forceinline__ uint32_t word(bool along_depth, int64_t line, int64_t k) const {
         if (line >= lines || k >= depth) return 0;
-        if (operand.width != 0) {
-            const Tap tap = operand.taps[k];
-            int64_t row = quotient(line, operand.width);
-            int64_t column = line - row * operand.width;
-            uint32_t word = 0;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                if (line + i < lines) word |= gathered(row, column, tap) << (8 * i);
-                if (++column == operand.width) {
-                    column = 0;
-                    ++row;
-                }
-            }
-            return word;
-        }
-        const uint8_t* const source = data + line * operand.line + k * operand.depth;
-        if (operand.access == Access::kPackedLines)
+        if (operand.taps != nullptr) return gathered(along_depth, line, k);
+        const uint8_t* source = data + line * operand.line + k * operand.depth;
+        if (operand.access == (along_depth ? Access::kPackedDepth : Access::kPackedLines))
             return *reinterpret_cast<const uint32_t*>(source);
-        return run(source, operand.line, lines - line);
-    }
-
-    // Elements k, a multiple of 4, and the next three of a line.
-    __device__ __forceinline__ uint32_t along(int64_t line, int64_t k) const {
-        if (line >= lines || k >= depth) return 0;
-        if (operand.width != 0) {
-            const int64_t row = quotient(line, operand.width);
-            const int64_t column = line - row * operand.width;
-            uint32_t word = 0;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                if (k + i < depth) word |= gathered(row, column, operand.taps[k + i]) << (8 * i);
-            }
-            return word;
-        }
-        const uint8_t* const source = data + line * operand.line + k * operand.depth;
-        if (operand.access == Access::kPackedDepth)
-            return *reinterpret_cast<const uint32_t*>(source);
-        return run(source, operand.depth, depth - k);
-    }
-
-private:
-    __device__ __forceinline__ static uint32_t run(const uint8_t* source, int64_t step,
-                                                   int64_t count) {
+        const int64_t step = along_depth ? operand.depth : operand.line;
+        const int64_t count = along_depth ? depth - k : lines - line;
         uint32_t word = 0;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            if (i < count) word |= uint32_t{source[i * step]} << (8 * i);
+            if (i < count) word |= uint32_t{*source} << (8 * i);
+            source += step;
         }
         return word;
     }
-    __device__ __forceinline__ uint32_t gathered(int64_t row, int64_t column,
-                                                 const Tap& tap) const {
+
+private:
+    __device__ __forceinline__ uint32_t gathered(bool along_depth, int64_t line, int64_t k) const {
+        const bool is_patch = operand.width != 0;
+        int64_t row = is_patch ? quotient(line, operand.width) : 0;
+        int64_t column = line - row * operand.width;
+        uint32_t word = 0;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (line < lines && k < depth)
+                word |= uint32_t{gathered(is_patch, row, column, operand.taps[k])} << (8 * i);
+            if (along_depth) {
+                ++k;
+                continue;
+            }
+            ++line;
+            if (++column == operand.width) {
+                column = 0;
+                ++row;
+            }
+        }
+        return word;
+    }
+    __device__ __forceinline__ uint8_t gathered(bool is_patch, int64_t row, int64_t column,
+                                                const Tap& tap) const {
+        if (!is_patch) return data[column * operand.line + tap.offset];
         const int64_t top = row * operand.stride[0] + operand.origin[0];
         const int64_t left = column * operand.stride[1] + operand.origin[1];
-        const int64_t y = top + tap.y;
-        const int64_t x = left + tap.x;
-        const bool inside = y >= 0 && y < operand.size[0] && x >= 0 && x < operand.size[1];
-        return inside ? data[top * operand.step[0] + left * operand.step[1] + tap.offset] : 0;
+        const auto y = static_cast<uint64_t>(top + tap.y);
+        const auto x = static_cast<uint64_t>(left + tap.x);
+        const bool inside = y < static_cast<uint64_t>(operand.size[0]) &&
+                            x < static_cast<uint64_t>(operand.size[1]);
+        return inside ? data[top * operand.step[0] + left * operand.step[1] + tap.offset]
+                      : uint8_t{0};
     }
 };
 

@@ -40,8 +40,8 @@ __global__ void __launch_bounds__(kGatherThreads)
         uint32_t sum = 0;
 #pragma unroll 4
         for (int64_t k = begin; k < end; k += 4) {
-            const uint32_t a = left.along(row, k);
-            const uint32_t b = right.along(column, k);
+            const uint32_t a = left.word(true, row, k);
+            const uint32_t b = right.word(true, column, k);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const uint32_t place =

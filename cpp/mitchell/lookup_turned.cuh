@@ -23,14 +23,20 @@
 
 namespace slipstick::cuda::mitchell {
 
-constexpr int kTurnedRows = 32;  // of a tile
-constexpr int kThreadRows = 8;   // whose sums a thread holds
-constexpr int kThreadColumns = 8;
+constexpr int kTurnedThreads = 256;  // or half as many
+constexpr int kThreadRows = 8;       // whose sums a thread holds
+constexpr int kThreadColumns = 16;
+constexpr int kTurnedRowBits = 5;
+constexpr int kTurnedRows = 1 << kTurnedRowBits;  // of a tile
 constexpr int kRowGroups = kTurnedRows / kThreadRows;
-constexpr int kColumnsPerThread = kThreadColumns / kRowGroups;  // of a tile, to a thread of a block
-constexpr int kTurnedThreads = 512;                             // at most; at least 32
-constexpr int kChunk = 16;                                      // k's that are staged at once
+constexpr int kMostColumnBits = 10;
+constexpr int kChunkBits = 4;
+constexpr int kChunk = 1 << kChunkBits;  // k's that are staged at once
 constexpr int kPairs = kChunk / 2;
+
+// A tile's columns are four to a thread.
+constexpr int turned_columns(int threads) { return kThreadColumns / kRowGroups * threads; }
+static_assert(turned_columns(kTurnedThreads) == 1 << kMostColumnBits);
 
 // How the products are shared out: units are chunks of the depth of tiles, `share` of them in turn
 // to a block, so that no multiprocessor waits for a last tile.
@@ -57,8 +63,6 @@ struct TurnedLayout {
     static constexpr int table(int columns) { return kRight + 2 * right_bytes(columns); }
 };
 
-constexpr int turned_columns(int threads) { return kColumnsPerThread * threads; }
-
 // Sums of eight rows and eight columns. A word holds the products of two rows; sums of whole words
 // and of their upper halves give both, modulo 2^32: three instructions for two words.
 struct TurnedSums {
@@ -73,16 +77,17 @@ struct TurnedSums {
         }
     }
 
-    // The thread's columns at two k's: `indices` are their bytes, in the order in which the thread
-    // takes the k's, `lines` where it reads.
+    // Eight of the thread's columns at two k's: `indices` are their bytes, in the order in which
+    // the thread takes the k's, `lines` where it reads.
+    template <int begin>
     __device__ __forceinline__ void add(const Pack<uint32_t, 2> (&indices)[2],
                                         const unsigned char* const (&lines)[2]) {
 #pragma unroll
-        for (int c = 0; c < kThreadColumns; ++c) {
+        for (int c = begin; c < begin + 8; ++c) {
             Pack<uint32_t, 4> products[2];
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-                const uint32_t b = (indices[i].element[c / 4] >> (c % 4 * 8)) & 0xff;
+                const uint32_t b = (indices[i].element[c % 8 / 4] >> (c % 4 * 8)) & 0xff;
                 products[i] = *reinterpret_cast<const Pack<uint32_t, 4>*>(
                     lines[i] + b * static_cast<uint32_t>(sizeof(TurnedLine)));
             }
@@ -91,7 +96,8 @@ struct TurnedSums {
                 const uint32_t first = products[0].element[w];
                 const uint32_t second = products[1].element[w];
                 word[c][w] += first + second;
-                upper[c][w] += (first >> 16) + (second >> 16);
+                upper[c][w] += first >> 16;
+                upper[c][w] += second >> 16;
             }
         }
     }
@@ -116,20 +122,28 @@ public:
           depth_(depth),
           thread_(static_cast<int>(threadIdx.x)),
           threads_(static_cast<int>(blockDim.x)),
-          columns_(turned_columns(threads_)) {}
+          columns_(turned_columns(threads_)),
+          column_bits_(threads_ == kTurnedThreads ? kMostColumnBits : kMostColumnBits - 1) {}
 
-    // A chunk comes in parts, one while each pair of the chunk before it is added: a word of the
-    // right operand for each thread, and with the first part the left operand.
+    // A chunk comes in parts, one while each pair of the chunk before it is added: some words of
+    // the right operand for each thread, and with the first part the left operand.
+    static constexpr int kWords = 2;
     struct Part {
-        uint32_t right, left;
+        uint32_t right[kWords], left;
     };
     __device__ __forceinline__ Part fetch(int part, int64_t k) const {
-        return {fetch_word(right_, column_, columns_, thread_ + part * threads_, k),
-                holds_left(part) ? fetch_word(left_, row_, kTurnedRows, thread_, k) : 0};
+        Part words{};
+#pragma unroll
+        for (int i = 0; i < kWords; ++i)
+            words.right[i] = fetch(right_, column_, column_bits_, thread_ + word(part, i), k);
+        if (holds_left(part)) words.left = fetch(left_, row_, kTurnedRowBits, thread_, k);
+        return words;
     }
     __device__ __forceinline__ void stage(int part, int buffer, const Part& words) const {
-        stage_word(right_, right(buffer), columns_, thread_ + part * threads_, words.right);
-        if (holds_left(part)) stage_word(left_, left(buffer), kTurnedRows, thread_, words.left);
+#pragma unroll
+        for (int i = 0; i < kWords; ++i)
+            stage(right_, right(buffer), column_bits_, thread_ + word(part, i), words.right[i]);
+        if (holds_left(part)) stage(left_, left(buffer), kTurnedRowBits, thread_, words.left);
     }
 
     // Turns the table for two k's, the pair-th of a chunk in `buffer`.
@@ -138,30 +152,29 @@ public:
         const int which = lane % 8 / kRowGroups;
         const int group = lane % kRowGroups;
         const bool present = k + which < depth_;
-        const auto rows = *reinterpret_cast<const Pack<uint8_t, kThreadRows>*>(
-            left(buffer) + (2 * pair + which) * kTurnedRows +
-            staged_place(group * kThreadRows, 2 * pair));
+        const auto rows =
+            *reinterpret_cast<const Rows*>(left(buffer) + (2 * pair + which) * kTurnedRows +
+                                           staged_place(group * kThreadRows, 2 * pair));
         auto* const lines = reinterpret_cast<TurnedLine*>(turned(pair % 2));
         // Sixteen threads read eight bytes of every bank, whatever rows they read them from, and
         // eight write sixteen.
         for (int task = thread_ / 16; task < 32; task += threads_ / 16) {
             const int place = 2 * (lane % 8) + lane / 8 % 2 + 2 * (task % 8);
             const int b = 4 * (task / 8 * 16 + place % 16);
-            Pack<uint32_t, 2> entries[kThreadRows] = {};
-            if (present) {
-#pragma unroll
-                for (int i = 0; i < kThreadRows; ++i) {
-                    entries[i] = *reinterpret_cast<const Pack<uint32_t, 2>*>(
-                        table_ + kTableSide * int{rows.element[i]} + b);
-                }
+            Entries entries = {};
+            if (present && table_ == nullptr) {
+                const unsigned char* const table = shared_ + TurnedLayout::table(columns_);
+                read_entries(reinterpret_cast<const uint16_t*>(table), rows, b, entries);
+            } else if (present) {
+                read_entries(table_, rows, b, entries);
             }
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 Pack<uint32_t, 4> line;
 #pragma unroll
                 for (int w = 0; w < 4; ++w) {
-                    const uint32_t first = entries[2 * w].element[i / 2];
-                    const uint32_t second = entries[2 * w + 1].element[i / 2];
+                    const uint32_t first = entries.row[2 * w].element[i / 2];
+                    const uint32_t second = entries.row[2 * w + 1].element[i / 2];
                     line.element[w] = i % 2 == 0 ? (first & 0xffff) | (second << 16)
                                                  : (first >> 16) | (second & 0xffff0000);
                 }
@@ -174,16 +187,18 @@ public:
     __device__ __forceinline__ void add(int pair, int buffer, TurnedSums& sums) const {
         const int group = thread_ % kRowGroups;
         const int which = thread_ / kRowGroups % 2;
-        const auto* const indices =
-            right(buffer) + 2 * pair * columns_ + staged_place(first_column(), 2 * pair);
         const auto& line = *reinterpret_cast<const TurnedLine*>(turned(pair % 2));
-        const Pack<uint32_t, 2> both[2] = {
-            *reinterpret_cast<const Pack<uint32_t, 2>*>(indices + which * columns_),
-            *reinterpret_cast<const Pack<uint32_t, 2>*>(indices + (1 - which) * columns_)};
         const unsigned char* const places[2] = {
             reinterpret_cast<const unsigned char*>(&line.group[which][group]),
             reinterpret_cast<const unsigned char*>(&line.group[1 - which][group])};
-        sums.add(both, places);
+        const auto* const first = right(buffer) + (2 * pair + which) * columns_;
+        const auto* const second = right(buffer) + (2 * pair + 1 - which) * columns_;
+        const auto indices = [&](const unsigned char* staged, int column) {
+            return *reinterpret_cast<const Pack<uint32_t, 2>*>(
+                staged + staged_place(first_column() + column, 2 * pair));
+        };
+        sums.template add<0>({indices(first, 0), indices(second, 0)}, places);
+        sums.template add<8>({indices(first, 8), indices(second, 8)}, places);
     }
 
     // Stores the sums, or adds them to the result; `offset` was added to the products of each k.
@@ -241,64 +256,88 @@ private:
     __device__ __forceinline__ bool holds_left(int part) const {
         return part == 0 && thread_ < kTurnedRows * kChunk / 4;
     }
-    // The words of a chunk of `width` lines: four k's of a line, or four lines at one k.
-    __device__ __forceinline__ static uint32_t fetch_word(const ByteLines& lines, int64_t first,
-                                                          int width, int word, int64_t k) {
-        if (lines.runs_along_depth()) return lines.along(first + word / 4, k + word % 4 * 4);
-        return lines.across(first + word % (width / 4) * 4, k + word / (width / 4));
+    __device__ __forceinline__ int word(int part, int i) const {
+        return (kWords * part + i) * threads_;
     }
-    __device__ __forceinline__ static void stage_word(const ByteLines& lines, unsigned char* target,
-                                                      int width, int word, uint32_t elements) {
+    // Where a word of a chunk of 2^bits lines has its first element: the words are four k's of a
+    // line each, or four lines at one k.
+    struct Corner {
+        int line, k;
+    };
+    __device__ __forceinline__ static Corner corner(const ByteLines& lines, int bits, int word) {
+        const bool along_depth = lines.runs_along_depth();
+        const int run_bits = along_depth ? kChunkBits - 2 : bits - 2;
+        const int quotient = word >> run_bits;
+        const int rest = 4 * (word - (quotient << run_bits));
+        return along_depth ? Corner{quotient, rest} : Corner{rest, quotient};
+    }
+    __device__ __forceinline__ static uint32_t fetch(const ByteLines& lines, int64_t first,
+                                                     int bits, int word, int64_t k) {
+        const Corner at = corner(lines, bits, word);
+        return lines.word(lines.runs_along_depth(), first + at.line, k + at.k);
+    }
+    __device__ __forceinline__ static void stage(const ByteLines& lines, unsigned char* target,
+                                                 int bits, int word, uint32_t elements) {
+        const Corner at = corner(lines, bits, word);
+        target += (at.k << bits) + staged_place(at.line, at.k);
         if (lines.runs_along_depth()) {
-            const int k = word % 4 * 4;
-            target += k * width + staged_place(word / 4, k);
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                target[i * width] = static_cast<unsigned char>(elements >> (8 * i));
+                target[i << bits] = static_cast<unsigned char>(elements >> (8 * i));
         } else {
-            const int k = word / (width / 4);
-            target += k * width + staged_place(word % (width / 4) * 4, k);
             *reinterpret_cast<uint32_t*>(target) = elements;
         }
     }
 
+    using Rows = Pack<uint8_t, kThreadRows>;
+    struct Entries {
+        Pack<uint32_t, 2> row[kThreadRows];  // four of each
+    };
+    __device__ __forceinline__ static void read_entries(const uint16_t* table, const Rows& rows,
+                                                        int b, Entries& entries) {
+#pragma unroll
+        for (int i = 0; i < kThreadRows; ++i) {
+            entries.row[i] = *reinterpret_cast<const Pack<uint32_t, 2>*>(
+                table + (kTableSide * int{rows.element[i]} + b));
+        }
+    }
+
     unsigned char* shared_;
-    const uint16_t* table_;
+    const uint16_t* table_;  // null where it lies in shared memory
     ByteLines left_, right_;
     int64_t row_, column_;
     int64_t depth_;
-    int thread_, threads_, columns_;
+    int thread_, threads_, columns_, column_bits_;
 };
 
-// Chunks [first, first + count) of a tile.
-__device__ __forceinline__ void run_turned(const TurnedTile& tile, int64_t first, int64_t count,
-                                           int64_t depth, TurnedSums& sums) {
-    const int64_t begin = first * kChunk;
-    const int64_t end = begin + count * kChunk < depth ? begin + count * kChunk : depth;
+// The products of k in [begin, end); `begin` starts a chunk.
+__device__ __forceinline__ void run_turned(const TurnedTile& tile, int64_t begin, int64_t end,
+                                           TurnedSums& sums) {
     sums.clear();
 #pragma unroll 1
     for (int part = 0; part < kPairs; ++part) tile.stage(part, 0, tile.fetch(part, begin));
     __syncthreads();
     tile.turn(0, 0, begin);
     __syncthreads();
-    int pair = 0;
     int buffer = 0;
-    // While a pair is added the next one is turned, and a part of the next chunk is on its way.
 #pragma unroll 1
-    for (int64_t k = begin; k < end; k += 2) {
-        const int64_t next_chunk = k - 2 * pair + kChunk;
-        const bool fetching = next_chunk < end;
-        TurnedTile::Part words{};
-        if (fetching) words = tile.fetch(pair, next_chunk);
-        const bool is_last = pair == kPairs - 1;
-        const int next_pair = is_last ? 0 : pair + 1;
-        const int next_buffer = is_last ? 1 - buffer : buffer;
-        if (k + 2 < end) tile.turn(next_pair, next_buffer, k + 2);
-        tile.add(pair, buffer, sums);
-        if (fetching) tile.stage(pair, 1 - buffer, words);
-        __syncthreads();
-        pair = next_pair;
-        buffer = next_buffer;
+    for (int64_t chunk = begin; chunk < end; chunk += kChunk) {
+        // While a pair is added the next one is turned, and a part of the next chunk is on its way.
+        const bool fetching = chunk + kChunk < end;
+        const int pairs = fetching ? kPairs : static_cast<int>(end - chunk + 1) / 2;
+#pragma unroll 1
+        for (int pair = 0; pair < pairs; ++pair) {
+            TurnedTile::Part words{};
+            if (fetching) words = tile.fetch(pair, chunk + kChunk);
+            const bool is_last = pair == kPairs - 1;
+            const int next = is_last ? 0 : pair + 1;
+            if (fetching || pair + 1 < pairs)
+                tile.turn(next, is_last ? 1 - buffer : buffer, chunk + 2 * (pair + 1));
+            tile.add(pair, buffer, sums);
+            if (fetching) tile.stage(pair, 1 - buffer, words);
+            __syncthreads();
+        }
+        buffer = 1 - buffer;
     }
 }
 
@@ -309,9 +348,8 @@ __global__ void __launch_bounds__(kTurnedThreads)
     auto* const shared = dynamic_shared<unsigned char>();
     const int columns = turned_columns(static_cast<int>(blockDim.x));
     if (is_table_shared) {
-        auto* const copy = reinterpret_cast<uint16_t*>(shared + TurnedLayout::table(columns));
-        copy_table(table, copy);
-        table = copy;
+        copy_table(table, reinterpret_cast<uint16_t*>(shared + TurnedLayout::table(columns)));
+        table = nullptr;
     }
     int64_t unit = blockIdx.x * work.share;
     const int64_t last = unit + work.share < work.units ? unit + work.share : work.units;
@@ -327,10 +365,10 @@ __global__ void __launch_bounds__(kTurnedThreads)
                               (line - batch * work.row_tiles) * kTurnedRows,
                               (index - line * work.column_tiles) * columns, p.depth);
         TurnedSums sums;
-        run_turned(tile, first, count, p.depth, sums);
-        const int64_t end = (first + count) * kChunk;
-        const int64_t depth = (end < p.depth ? end : p.depth) - first * kChunk;
-        tile.put(sums, p, p.out + places.out, product_offset * static_cast<uint32_t>(depth),
+        const int64_t begin = first * kChunk;
+        const int64_t end = begin + count * kChunk < p.depth ? begin + count * kChunk : p.depth;
+        run_turned(tile, begin, end, sums);
+        tile.put(sums, p, p.out + places.out, product_offset * static_cast<uint32_t>(end - begin),
                  count == work.chunks);
         unit += count;
     }

@@ -174,6 +174,12 @@ SLIPSTICK_HD bool is_exact_in_disguise(Dtype dtype, Kind kind, int64_t width) {
     }
 }
 
+// The terms of an exact product that an element becomes.
+SLIPSTICK_HD int exact_terms(const Product& product) {
+    if (product.path == Path::kExact) return 1;
+    return product.kind == Kind::kIlm || product.kind == Kind::kLMulFormula ? 2 : 1;
+}
+
 // The bits of 1.0.
 SLIPSTICK_HD uint64_t one_of(const Shape& format) {
     return static_cast<uint64_t>(format.bias) << format.fraction_bits;
@@ -275,12 +281,11 @@ SLIPSTICK_HD Choice choose(const Product& product, const Magnitudes& a, const Ma
         floats && rounds && greatest(fields_a.highest, fields_b.highest) == sums.highest;
     if (is_exact_in_disguise(dtype, product.kind, product.width) && !lifted) {
         choice.kernel = Kernel::kExact;
+        choice.left.terms = choice.right.terms = exact_terms(product);
         if (product.kind == Kind::kIlm) {
-            choice.left.terms = choice.right.terms = 2;
             choice.left.leading_ones = choice.right.leading_ones =
                 static_cast<int>(product.width) + 1;
         } else if (product.kind == Kind::kLMulFormula) {
-            choice.left.terms = choice.right.terms = 2;
             choice.left.formula = choice.right.formula =
                 1 - static_cast<double>(product.parameters.fraction) * 0x1p-64;
         }

@@ -10,7 +10,6 @@ namespace slipstick::cuda::mitchell {
 namespace {
 
 using slipstick::mitchell::Kind;
-using slipstick::mitchell::Path;
 
 // --- Depths in slices ---
 
@@ -63,12 +62,6 @@ Format<uint32_t> format_of(Dtype dtype) {
     }
 }
 
-// Whether an element becomes two terms of an exact product.
-bool is_halved(Kernel kernel, const Product& product) {
-    return kernel == Kernel::kExact && product.path != Path::kExact &&
-           (product.kind == Kind::kIlm || product.kind == Kind::kLMulFormula);
-}
-
 TileProblem make_tiles(const SumProblem& sums, Kernel kernel) {
     const Product& product = sums.product;
     TileProblem tiles{};
@@ -80,7 +73,9 @@ TileProblem make_tiles(const SumProblem& sums, Kernel kernel) {
     tiles.item = static_cast<int>(item_size(product.dtype));
     tiles.rows = sums.rows;
     tiles.columns = sums.columns;
-    tiles.halved = is_halved(kernel, product) ? 1 : 0;
+    const bool two_terms =
+        kernel == Kernel::kExact && slipstick::mitchell::exact_terms(product) == 2;
+    tiles.halved = two_terms ? 1 : 0;
     tiles.depth = product.depth << tiles.halved;
     tiles.slice_depth = tiles.depth;
     tiles.left = sums.left;

@@ -97,8 +97,9 @@ struct TileMemory {
     uint32_t lanes[2][kLeft + kRight];
     uint32_t totals[Tile::kRows][Tile::kColumns];
     Prepared prepared;
-    // Where the block's sums begin, for the end.
-    int64_t row, column, offset;
+    // What the block's threads need now and then.
+    int64_t begin, end;           // the terms of its slice
+    int64_t row, column, offset;  // where its sums begin
 };
 
 // Brings the four elements that the thread holds into lanes.
@@ -109,22 +110,32 @@ __device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared
     constexpr int pitch = is_left ? Tile::kLeftPitch : Tile::kRightPitch;
     const Operand& operand = is_left ? p.left : p.right;
     uint32_t widened[4];
+    const auto widen = [&]<class T>(auto element_of) {
+        constexpr int item = sizeof(T);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        if (p.dtype == Dtype::kFloat32) {
-            widened[i] = Mac::widen(bits::as_float(held.template element<4>(operand, i)));
-        } else if (p.dtype == Dtype::kFloat16) {
-            const auto element = static_cast<uint16_t>(held.template element<2>(operand, i));
-            widened[i] = Mac::widen(Float16{element});
-        } else if (p.dtype == Dtype::kBFloat16) {
-            const auto element = static_cast<uint16_t>(held.template element<2>(operand, i));
-            widened[i] = Mac::widen(BFloat16{element});
-        } else if (p.dtype == Dtype::kInt8) {
-            const auto element = static_cast<uint8_t>(held.template element<1>(operand, i));
-            widened[i] = Mac::widen(static_cast<int8_t>(element));
-        } else {
-            widened[i] = Mac::widen(static_cast<uint8_t>(held.template element<1>(operand, i)));
-        }
+        for (int i = 0; i < 4; ++i)
+            widened[i] = Mac::widen(element_of(held.template element<item>(operand, i)));
+    };
+    switch (p.dtype) {
+        case Dtype::kFloat32:
+            widen.template operator()<float>([](uint32_t word) { return bits::as_float(word); });
+            break;
+        case Dtype::kFloat16:
+            widen.template operator()<Float16>(
+                [](uint32_t word) { return Float16{static_cast<uint16_t>(word)}; });
+            break;
+        case Dtype::kBFloat16:
+            widen.template operator()<BFloat16>(
+                [](uint32_t word) { return BFloat16{static_cast<uint16_t>(word)}; });
+            break;
+        case Dtype::kInt8:
+            widen.template operator()<int8_t>(
+                [](uint32_t word) { return static_cast<int8_t>(static_cast<uint8_t>(word)); });
+            break;
+        default:
+            widen.template operator()<uint8_t>(
+                [](uint32_t word) { return static_cast<uint8_t>(word); });
+            break;
     }
     Pack<uint32_t, 4> lanes[words];
     const auto convert = [&]<bool changes>() {
@@ -204,30 +215,43 @@ struct ThreadSums {
         }
     }
 
-    // Adds the chains to the totals, of floats or of the integers that the chains hold exactly, and
-    // starts new ones. The first ones are added to -0, which changes nothing.
-    __device__ __forceinline__ void finish(const Prepared& prepared, bool integer, bool first,
-                                           uint32_t (*totals)[Tile::kColumns]) {
+    // Calls f(four totals, row, first column) for all of the thread's; it is row and columns of
+    // acc.
+    template <class F>
+    __device__ __forceinline__ static void for_each_four(uint32_t (*totals)[Tile::kColumns], F f) {
 #pragma unroll
         for (int i = 0; i < kSide; ++i) {
             const int row = i / 4 * Tile::kRowStep + 4 * Tile::thread_row() + i % 4;
 #pragma unroll
             for (int group = 0; group < Tile::kGroups; ++group) {
-                auto* const place = reinterpret_cast<Pack<uint32_t, 4>*>(
-                    &totals[row][group * Tile::kColumnStep + 4 * Tile::thread_column()]);
-                const uint32_t none = integer ? 0 : 0x80000000u;
-                Pack<uint32_t, 4> total{none, none, none, none};
-                if (!first) total = *place;
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    uint32_t& sum = total.element[j];
-                    const float chain = Mac::finish(prepared, acc[i][4 * group + j]);
-                    sum = integer ? sum + static_cast<uint32_t>(static_cast<int32_t>(chain))
-                                  : bits::of(bits::as_float(sum) + chain);
-                }
-                *place = total;
+                const int column = group * Tile::kColumnStep + 4 * Tile::thread_column();
+                f(*reinterpret_cast<Pack<uint32_t, 4>*>(&totals[row][column]), i, 4 * group);
             }
         }
+    }
+
+    // Totals that the first chain is added to as if it were alone: -0, or integers.
+    __device__ __forceinline__ static void start(bool integer, uint32_t (*totals)[Tile::kColumns]) {
+        const uint32_t none = integer ? 0 : 0x80000000u;
+        for_each_four(
+            totals, [&](Pack<uint32_t, 4>& total, int, int) { total = {none, none, none, none}; });
+    }
+
+    // Adds the chains to the totals, of floats or of the integers that the chains hold exactly, and
+    // starts new ones.
+    __device__ __forceinline__ void finish(const Prepared& prepared, bool integer,
+                                           uint32_t (*totals)[Tile::kColumns]) {
+        for_each_four(totals, [&](Pack<uint32_t, 4>& place, int i, int first) {
+            Pack<uint32_t, 4> total = place;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                uint32_t& sum = total.element[j];
+                const float chain = Mac::finish(prepared, acc[i][first + j]);
+                sum = integer ? sum + static_cast<uint32_t>(static_cast<int32_t>(chain))
+                              : bits::of(bits::as_float(sum) + chain);
+            }
+            place = total;
+        });
         clear();
     }
 };
@@ -284,11 +308,14 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
     const int64_t end = p.depth - begin < p.slice_depth ? p.depth : begin + p.slice_depth;
     const Places places = places_of(p.batches, batch);
 
-    Loader<Tile::kRows, Tile::kThreads, false> left(p.left, p.item, places.left, first_row, p.rows);
+    Loader<Tile::kRows, Tile::kThreads, false> left(p.left, p.item, places.left, first_row, p.rows,
+                                                    begin, p.halved);
     Loader<Tile::kColumns, Tile::kThreads, true> right(p.right, p.item, places.right, first_column,
-                                                       p.columns);
+                                                       p.columns, begin, p.halved);
     if (threadIdx.x == 0) {
         memory.prepared = Prepared(choice);
+        memory.begin = begin;
+        memory.end = end;
         memory.row = first_row;
         memory.column = first_column;
         memory.offset = places.out + slice * p.slice;
@@ -298,27 +325,29 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
     const Mac mac(prepared, p.mac);
     ThreadSums<Mac, Tile> sums;
     sums.clear();
-    int buffer = 0;
+    sums.start(p.integer_sums, memory.totals);
     // A step's elements are on their way while the products of the one before are formed. Nobody
     // writes to a buffer before all have read it: between the two lies the other one's barrier.
 #pragma unroll 1
-    for (int64_t k = begin;; k += kStep) {
-        if (k < end) {
-            left.load(p.left, p.item, k, end, p.halved);
-            right.load(p.right, p.item, k, end, p.halved);
+    for (int step = 0;; ++step) {
+        const int64_t k = memory.begin + int64_t{step} * kStep;
+        const bool more = k < memory.end;
+        if (more) {
+            left.load(p.left, p.item, k, memory.end, p.halved);
+            right.load(p.right, p.item, k, memory.end, p.halved);
         }
-        if (k > begin) {
-            const uint32_t* const lanes = memory.lanes[buffer];
-            sums.add_terms(mac, k < end ? kStep : static_cast<int>(end - (k - kStep)),
+        if (step > 0) {
+            const uint32_t* const lanes = memory.lanes[(step - 1) % 2];
+            sums.add_terms(mac, more ? kStep : static_cast<int>(memory.end - (k - kStep)),
                            lanes + 4 * Tile::thread_row(),
                            lanes + Memory::kLeft + 4 * Tile::thread_column());
-            if (k % kDepthBlock == 0 || k >= end)
-                sums.finish(prepared, p.integer_sums, k - begin <= kDepthBlock, memory.totals);
+            constexpr int chain = kDepthBlock / kStep;
+            if (step % chain == 0 || !more) sums.finish(prepared, p.integer_sums, memory.totals);
         }
-        if (k >= end) break;
-        buffer ^= 1;
-        store_lanes<true, Mac, Tile>(p, prepared, left, memory.lanes[buffer]);
-        store_lanes<false, Mac, Tile>(p, prepared, right, memory.lanes[buffer] + Memory::kLeft);
+        if (!more) break;
+        uint32_t* const lanes = memory.lanes[step % 2];
+        store_lanes<true, Mac, Tile>(p, prepared, left, lanes);
+        store_lanes<false, Mac, Tile>(p, prepared, right, lanes + Memory::kLeft);
         __syncthreads();
     }
     __syncthreads();

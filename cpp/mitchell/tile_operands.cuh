@@ -30,6 +30,7 @@ struct Operand {
     int64_t line;  // steps in elements
     int64_t depth;
     Access access;
+    int64_t advance;  // bytes from one step of the sums to the next; 0 with taps
     const Tap* taps;  // instead of `depth`, or null
     // Of the right operand: line l is the output (l / width, l % width) of a convolution and reads
     // element (y * stride[0] + origin[0] + tap.y, ...) of an image of `size`, zero outside of it;
@@ -47,21 +48,19 @@ class Loader {
     static_assert(lines * kStep == 4 * threads);
 
 public:
-    // Lines beyond the last repeat it: their sums are not stored.
+    // For the lines from `first` on of `count`, and the terms from `begin` on. Lines beyond the
+    // last repeat it: their sums are not stored.
     __device__ __forceinline__ Loader(const Operand& operand, int item, int64_t batch_offset,
-                                      int64_t first, int64_t count) {
+                                      int64_t first, int64_t count, int64_t begin, int halved) {
         const int thread = static_cast<int>(threadIdx.x);
         if (operand.access == Access::kPackedLines) {
-            line_ = thread % (lines / 4) * 4;
-            k_ = thread / (lines / 4);
+            place_ = place(thread / (lines / 4), thread % (lines / 4) * 4);
         } else if (operand.access == Access::kLines) {
-            line_ = thread % lines;
-            k_ = thread / lines * 4;
+            place_ = place(thread / lines * 4, thread % lines);
         } else {
-            line_ = thread / 2;
-            k_ = thread % 2 * 4;
+            place_ = place(thread % 2 * 4, thread / 2);
         }
-        int64_t line = first + line_;
+        int64_t line = first + first_line();
         const int64_t last = operand.access == Access::kPackedLines ? count - 4 : count - 1;
         if (line > last) line = last;
         int64_t offset = batch_offset;
@@ -74,52 +73,23 @@ public:
         } else {
             offset += line * operand.line;
         }
+        if (operand.taps == nullptr) offset += ((begin + first_term()) >> halved) * operand.depth;
         data_ = static_cast<const char*>(operand.data) + offset * item;
     }
 
-    // The elements of the terms from `k` on; those from `depth` on are not read. Where an element
-    // becomes two terms, `halved` is 1.
+    // The elements of the next step's terms, which begin at `k`; those from `depth` on are not
+    // read. Where an element becomes two terms, `halved` is 1.
     __device__ __forceinline__ void load(const Operand& operand, int item, int64_t k, int64_t depth,
                                          int halved) {
-        k += k_;
+        k += first_term();
         if (operand.access <= Access::kPackedLines) {
-            if (k >= depth) return;
-            const char* const source = data_ + k * operand.depth * item;
-            if (item == 4) {
-                hold(*reinterpret_cast<const Pack<uint32_t, 4>*>(source));
-            } else if (item == 2) {
-                hold(*reinterpret_cast<const Pack<uint32_t, 2>*>(source));
-            } else {
-                hold(*reinterpret_cast<const Pack<uint32_t, 1>*>(source));
-            }
-            return;
-        }
+            if (k < depth) load_pack(item);
+        } else {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            words_[i] = 0;
-            const int64_t element = (k + i) >> halved;
-            if (k + i >= depth) continue;
-            int64_t offset = element * operand.depth;
-            if (operand.taps != nullptr) {
-                const Tap& tap = operand.taps[element];
-                offset = tap.offset;
-                if (may_gather && operand.width != 0) {
-                    const auto y = static_cast<uint64_t>(y_ + tap.y);
-                    const auto x = static_cast<uint64_t>(x_ + tap.x);
-                    if (y >= static_cast<uint64_t>(operand.size[0]) ||
-                        x >= static_cast<uint64_t>(operand.size[1]))
-                        continue;
-                }
-            }
-            const char* const source = data_ + offset * item;
-            if (item == 4) {
-                words_[i] = *reinterpret_cast<const uint32_t*>(source);
-            } else if (item == 2) {
-                words_[i] = *reinterpret_cast<const uint16_t*>(source);
-            } else {
-                words_[i] = *reinterpret_cast<const uint8_t*>(source);
-            }
+            for (int i = 0; i < 4; ++i)
+                words_[i] = k + i < depth ? single(operand, item, k, i, halved) : 0;
         }
+        data_ += operand.advance;
     }
 
     // The bits of the i-th of the four elements, of `item` bytes.
@@ -134,7 +104,7 @@ public:
     template <int pitch>
     __device__ __forceinline__ void store(const Operand& operand, const Pack<uint32_t, 4>& lanes,
                                           uint32_t* plane) const {
-        uint32_t* const target = plane + k_ * pitch + line_;
+        uint32_t* const target = plane + first_term() * pitch + first_line();
         if (operand.access == Access::kPackedLines) {
             *reinterpret_cast<Pack<uint32_t, 4>*>(target) = lanes;
             return;
@@ -144,15 +114,50 @@ public:
     }
 
 private:
-    template <int words>
-    __device__ __forceinline__ void hold(const Pack<uint32_t, words>& pack) {
+    // Of the four elements within a step: in one register.
+    __device__ __forceinline__ static int place(int term, int line) { return term << 16 | line; }
+    __device__ __forceinline__ int first_term() const { return place_ >> 16; }
+    __device__ __forceinline__ int first_line() const { return place_ & 0xffff; }
+
+    // Each size as a type of its own: of equal ones a compiler reads the first word in one place
+    // for all sizes, and the others one by one.
+    __device__ __forceinline__ void load_pack(int item) {
+        if (item == 4) {
+            const auto pack = *reinterpret_cast<const Pack<float, 4>*>(data_);
 #pragma unroll
-        for (int word = 0; word < words; ++word) words_[word] = pack.element[word];
+            for (int i = 0; i < 4; ++i) words_[i] = bits::of(pack.element[i]);
+        } else if (item == 2) {
+            const auto pack = *reinterpret_cast<const uint64_t*>(data_);
+            words_[0] = static_cast<uint32_t>(pack);
+            words_[1] = static_cast<uint32_t>(pack >> 32);
+        } else {
+            words_[0] = *reinterpret_cast<const uint32_t*>(data_);
+        }
+    }
+
+    // The element of term k + i.
+    __device__ __forceinline__ uint32_t single(const Operand& operand, int item, int64_t k, int i,
+                                               int halved) const {
+        int64_t offset = (i >> halved) * operand.depth;
+        if (operand.taps != nullptr) {
+            const Tap& tap = operand.taps[(k + i) >> halved];
+            offset = tap.offset;
+            if (may_gather && operand.width != 0) {
+                const auto y = static_cast<uint64_t>(y_ + tap.y);
+                const auto x = static_cast<uint64_t>(x_ + tap.x);
+                if (y >= static_cast<uint64_t>(operand.size[0]) ||
+                    x >= static_cast<uint64_t>(operand.size[1]))
+                    return 0;
+            }
+        }
+        const char* const source = data_ + offset * item;
+        if (item == 4) return *reinterpret_cast<const uint32_t*>(source);
+        if (item == 2) return *reinterpret_cast<const uint16_t*>(source);
+        return *reinterpret_cast<const uint8_t*>(source);
     }
 
     const char* data_;
-    int line_;
-    int k_;
+    int place_;
     int64_t y_, x_;
     uint32_t words_[4];
 };

@@ -2,6 +2,8 @@
 // runs the threads of one block, so that what a block shares is static.
 #pragma once
 
+#include <math.h>  // whose functions are global there, too
+
 #include "cuda_runtime_api.h"
 
 #define __global__

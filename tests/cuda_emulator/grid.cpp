@@ -48,9 +48,9 @@ private:
 // without it, a margin around them shows who wrote there.
 class SharedMemory {
 public:
-    explicit SharedMemory(size_t bytes) : bytes_(bytes), memory_(kMargin + bytes + kMargin) {
-        std::memset(memory_.data(), kUntouched, memory_.size());
-        std::memset(begin(), kUninitialised, bytes_);
+    explicit SharedMemory(size_t bytes)
+        : bytes_(bytes), memory_(kMargin + bytes + kMargin, kUntouched) {
+        std::fill_n(begin(), bytes_, kUninitialised);
     }
     unsigned char* begin() { return memory_.data() + kMargin; }
     bool is_overrun() const {

@@ -102,6 +102,11 @@ py::dict description(const Launch& launch) {
 PYBIND11_MODULE(_cuda_emulator, module, py::mod_gil_not_used()) {
     using namespace cuda_emulator;
     module.attr("device_count") = kDevices;
+#if defined(__SANITIZE_ADDRESS__)
+    module.attr("has_address_sanitizer") = true;
+#else
+    module.attr("has_address_sanitizer") = false;
+#endif
     module.def("allocate", &allocate_bytes, py::arg("device"), py::arg("bytes"),
                py::arg("reserve"));
     module.def("used_bytes", &used_bytes, py::arg("device"));
