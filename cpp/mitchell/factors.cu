@@ -103,8 +103,9 @@ __device__ __forceinline__ void sum_tile(const FactorProblem& p, uint32_t (*lane
     Loader<Tile::kColumns, Tile::kThreads, false> right(p.other, item, places.other, first_column,
                                                         p.columns, 0, 0);
     const auto load = [&](int64_t k) {
-        left.load(p.grad, item, k, p.depth, 0);
-        right.load(p.other, item, k, p.depth, 0);
+        const int count = p.depth - k < kStep ? static_cast<int>(p.depth - k) : kStep;
+        left.load(p.grad, item, k, count, 0);
+        right.load(p.other, item, k, count, 0);
     };
     const auto store = [&](int buffer) {
         store_numbers<Tile::kLeftPitch>(p, p.grad, 0, left, lanes[buffer]);
