@@ -98,10 +98,10 @@ __device__ __forceinline__ void sum_tile(const FactorProblem& p, uint32_t (*lane
     }
 
     const int item = static_cast<int>(item_size(p.dtype));
-    Loader<Tile::kRows, Tile::kThreads, false> left(p.grad, item, places.grad, first_row, p.rows, 0,
-                                                    0);
-    Loader<Tile::kColumns, Tile::kThreads, false> right(p.other, item, places.other, first_column,
-                                                        p.columns, 0, 0);
+    Loader<Tile::kRows, false> left(p.grad, static_cast<int>(threadIdx.x), item, places.grad,
+                                    first_row, p.rows, 0, 0);
+    Loader<Tile::kColumns, false> right(p.other, static_cast<int>(threadIdx.x), item, places.other,
+                                        first_column, p.columns, 0, 0);
     const auto load = [&](int64_t k) {
         const int count = p.depth - k < kStep ? static_cast<int>(p.depth - k) : kStep;
         left.load(p.grad, item, k, count, 0);
