@@ -97,15 +97,8 @@ TileProblem make_tiles(const SumProblem& sums, Kernel kernel) {
 void cut_into_slices(TileProblem& tiles, uint32_t* chains) {
     const int64_t results = tiles.rows * tiles.columns;
     tiles.slice_depth = kDepthBlock;
-    // One by one: a structure assigned as a whole may bring any bits between its members, which the
-    // emulator of the tests takes for addresses.
-    Target& out = tiles.out;
-    out.data = chains;
-    out.dtype = tiles.integer_sums ? Dtype::kUInt32 : Dtype::kFloat32;
-    out.row = tiles.columns;
-    out.column = 1;
-    out.width = out.line = 0;
-    out.scale = 1;
+    tiles.out = {
+        chains, tiles.integer_sums ? Dtype::kUInt32 : Dtype::kFloat32, tiles.columns, 1, 0, 0, 1.0};
     tiles.slice = results * tiles.batches.count;
     int64_t step = results;
     for (int axis = tiles.batches.rank - 1; axis >= 0; --axis) {
