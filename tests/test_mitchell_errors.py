@@ -23,6 +23,7 @@ from mitchell_error_oracle import (
     oracle,
     percent,
 )
+from remembered import remembered
 from slipstick import _cpu
 from slipstick.mitchell import (
     ALMSOA,
@@ -212,6 +213,14 @@ def test_only_zeros(bits):
     assert figures["bias"] is None
 
 
+@remembered
+def errors_of(products, exact):
+    """Return distances, errors, and the sums of the errors, their magnitudes and squares."""
+    distance = products.astype(np.int64) - exact
+    error = distance / exact
+    return distance, error, tuple(math.fsum(x) for x in (error, abs(error), error**2))
+
+
 def test_rows_of_16_bits_equal_the_products_of_multiply(isa):
     columns = np.arange(1, 65536, dtype=np.uint32)
     for method, row in product(METHODS, (1, 777, 49153, 65535)):
@@ -223,10 +232,7 @@ def test_rows_of_16_bits_equal_the_products_of_multiply(isa):
             native, 16, False, operand, columns, None, None, False, 0, 1, histogram
         )
         products = multiply(operand.astype(np.uint16), columns.astype(np.uint16), method=method)
-        exact = row * columns.astype(np.int64)
-        error = products.astype(np.int64) - exact
-        relative = error / exact
-        sums = [math.fsum(values) for values in (relative, abs(relative), relative**2)]
+        error, relative, sums = errors_of(products, row * columns.astype(np.int64))
         # 8 lanes of 8192 terms each below 1.
         np.testing.assert_allclose(real[0, :3], sums, rtol=1e-12, atol=1e-11)
         assert real[0, 3:].tolist() == [relative.min(), relative.max(), abs(error).max()]

@@ -123,6 +123,15 @@ def test_a_wrong_kernel_fails(quick, monkeypatch, capsys, module, name, check, m
     assert "1 of 3 checks failed" in text
 
 
+def test_a_nan_fails_and_the_file_has_no_infinity(quick, monkeypatch, tmp_path):
+    nan = wrong(slipstick.attention, lambda out: out.fill(np.nan))
+    monkeypatch.setattr(slipstick, "attention", nan)
+    path = tmp_path / "table.json"
+    assert selftest.run("cpu", path) == 1
+    assert "Infinity" not in path.read_text()
+    assert [check["ok"] for check in json.loads(path.read_text())["checks"]] == [True, False, True]
+
+
 def test_a_kernel_that_depends_on_threads_fails(quick, monkeypatch, capsys):
     """By less than the bound."""
 
@@ -254,7 +263,7 @@ class DeviceArray(np.ndarray):
 
 
 @pytest.fixture
-def device(monkeypatch):
+def torch_device(monkeypatch):
     """A second CUDA device that computes what the CPU does."""
     torch = OneTorchDevice()
     monkeypatch.setitem(sys.modules, "torch", torch)
@@ -271,15 +280,15 @@ def device(monkeypatch):
     return torch
 
 
-def test_a_device_is_compared_with_the_cpu(device, capsys):
+def test_a_device_is_compared_with_the_cpu(torch_device, capsys):
     assert cli.main(["selftest", "--device", "cuda:1"]) == 0
     text = capsys.readouterr().out
     assert "on cuda:1: 1: two; arrays of torch 2.13\n" in text
-    assert device.sent == 2 * 6
+    assert torch_device.sent == 2 * 6
     assert re.search(r"^mitchell +few +6 +bits equal +ok", text, re.M)
 
 
-def test_a_wrong_device_kernel_fails(device, capsys, monkeypatch):
+def test_a_wrong_device_kernel_fails(torch_device, capsys, monkeypatch):
     function = mitchell.matmul
 
     def on_device_wrong(a, b):
@@ -296,10 +305,11 @@ def test_a_wrong_device_kernel_fails(device, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("check", _mitchell_cuda.CHECKS, ids=lambda check: check.name)
-def test_the_device_checks_are_calls_that_exist(check):
-    """The first cases of each run, on the CPU's arrays."""
-    for case in itertools.islice(check.cases(), 3):
-        case.call(*case.operands)
+def test_what_is_checked_on_a_device(device, check):
+    outcome = _check.perform(check, _devices._on_device(device.array, device.numpy))
+    assert outcome.failures == []
+    assert outcome.worst is None
+    assert outcome.cases == len(list(check.cases()))
 
 
 def test_numpy_is_enough():

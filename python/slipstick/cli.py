@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "selftest":
         try:
             failed: int = import_module("slipstick.selftest").run(options.device, options.json)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             selftest.error(str(error))
         return failed
     if options.command == "demo":

@@ -80,8 +80,8 @@ bool release(void* pointer);
 int device_of(const void* pointer, size_t bytes);
 // Bytes that are allocated.
 size_t used_bytes(int device);
-// Throws a Fault where somebody wrote around an allocation.
-void check_surroundings();
+// Throws a Fault where the launch that ran wrote around an allocation.
+void check_surroundings(const Launch& launch);
 // "device 1's memory, 4 bytes behind an allocation of 1024 bytes"
 std::string describe(const void* address);
 

@@ -148,13 +148,14 @@ size_t used_bytes(int device) {
     return bytes;
 }
 
-void check_surroundings() {
+void check_surroundings(const Launch& launch) {
     const std::lock_guard lock(mutex);
     for (const auto& [address, allocation] : allocations) {
         if (exposures[allocation.device] == 0 || allocation.reserved) continue;
         if (are_surroundings_untouched(allocation)) continue;
         close_surroundings(allocation);
-        throw Fault("wrote around an allocation of " + std::to_string(allocation.bytes) + " bytes");
+        throw Fault(text(launch) + ": wrote around an allocation of " +
+                    std::to_string(allocation.bytes) + " bytes");
     }
 }
 

@@ -73,7 +73,7 @@ void run(const Launch& launch, const Thread& thread) {
     catch_wrong_accesses();
     const Exposed exposed(launch.device);
     run_grid(launch, thread, next_seed++);
-    check_surroundings();
+    check_surroundings(launch);
 }
 
 }  // namespace

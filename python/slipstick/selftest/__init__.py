@@ -44,9 +44,8 @@ def run(device: str = "cpu", json_path: Path | None = None) -> int:
     Raises
     ------
     ValueError
-        If there is no such device, or nothing that makes arrays there.
-    OSError
-        If the file cannot be written.
+        If there is no such device, or nothing that makes arrays there, or no such file can be
+        written.
     """
     place = _devices.find(device)
     with contextlib.ExitStack() as stack:
@@ -73,7 +72,7 @@ def _opened(path: Path) -> TextIO:
         return path.open("w")
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(f"--json must be a file to write, got '{path}': {reason}") from error
+        raise ValueError(f"--json must be a file to write, got '{path}': {reason}") from error
 
 
 def _run_checks(place: _devices.Device, checks: list[Check]) -> list[Outcome]:

@@ -13,7 +13,7 @@ import slipstick
 from slipstick import reference
 from slipstick.scales import LogN, SSMax, Su
 from slipstick.selftest._check import Array, Case, Check
-from slipstick.selftest._inputs import FLOATS, fraction_bits, ordinary
+from slipstick.selftest._inputs import FLOATS, last_place, ordinary
 
 Dtype = np.dtype[Any]
 Options = dict[str, Any]
@@ -69,7 +69,7 @@ def _forward_bounds(arrays: tuple[Array, ...], options: Options, expected: Any) 
     top = float(np.abs(arrays[2].astype(np.float64)).max())
     out_bound = np.broadcast_to(2 * top * error[..., np.newaxis], out.shape)
     if dtype.itemsize == 2:  # stored, and subnormal; bfloat16 weights may be rounded to 2^-9
-        place = 2.0 ** -fraction_bits(dtype)
+        place = last_place(dtype)
         weights = top * 2.0**-9 if dtype.name == "bfloat16" else 0.0
         out_bound = out_bound + place * np.abs(out) + weights + 2.0**-24
     lse, entropy, largest = (np.where(np.isfinite(x), np.abs(x), 0.0) for x in stats)
@@ -80,12 +80,15 @@ def _forward_bounds(arrays: tuple[Array, ...], options: Options, expected: Any) 
     return tuple(1.1 * bound + 1e-300 for bound in bounds)
 
 
-def _backward_bounds(arrays: tuple[Array, ...], grad_out: Array, options: Options) -> Any:
+def _backward_bounds(
+    arrays: tuple[Array, ...], grad_out: Array, options: Options, expected: tuple[Array, ...]
+) -> Any:
     """Bound the gradients of query, key and value to first order, with a tenth more.
 
     With A the largest sum of |grad_out| |value| of a row, a term p (dP - D) is off by
     p A (4 weight + 4 u (dim_v + keys)): p's error on |dP - D| <= 2 A, D's through out, and the
-    chains of both. The sums over keys and queries then add a chain of their own.
+    chains of both. The sums over keys and queries then add a chain of their own. With 16 bits out,
+    p, the term and lambda q are rounded too, by half a last place each, and so is the result.
     """
     query, key, value = (np.abs(x.astype(np.float64)) for x in arrays)
     given = np.abs(grad_out.astype(np.float64))
@@ -97,19 +100,22 @@ def _backward_bounds(arrays: tuple[Array, ...], grad_out: Array, options: Option
     group = query.shape[1] // key.shape[1]
     wide_key, wide_value = np.repeat(key, group, axis=1), np.repeat(value, group, axis=1)
     a = (given @ np.swapaxes(wide_value, -1, -2)).max(axis=-1)
-    error = 4 * (weight + chain) + 4 * u * (value.shape[-1] + keys)
+    dtype = grad_out.dtype
+    place = last_place(dtype) if dtype.itemsize == 2 else 0.0
+    error = 4 * (weight + chain) + 4 * u * (value.shape[-1] + keys) + 4 * place
     sums = u * (queries + keys + dim)
     term = p * (a * (error + 2 * sums))[..., np.newaxis]  # of one d score
     factor = np.abs(options["scale"])
     d_key = factor * np.swapaxes(term, -1, -2) @ query
-    d_value = np.swapaxes(p * (weight + chain + sums)[..., np.newaxis], -1, -2) @ given
+    d_value = np.swapaxes(p * (weight + chain + sums + place)[..., np.newaxis], -1, -2) @ given
 
     def over_group(x: Array) -> Array:
         parts = x.reshape(len(x), key.shape[1], group, *x.shape[2:])
         return np.asarray(parts.sum(axis=2))
 
     bounds = factor * term @ wide_key, over_group(d_key), over_group(d_value)
-    return tuple(1.1 * bound + 1e-300 for bound in bounds)
+    stored = (place * np.abs(x) + (2.0**-24 if place else 1e-300) for x in expected)
+    return tuple(1.1 * bound + more for bound, more in zip(bounds, stored, strict=True))
 
 
 def _softmax_bound(scores: Array, weights: Array, factor: float) -> Array:
@@ -124,7 +130,7 @@ def _softmax_bound(scores: Array, weights: Array, factor: float) -> Array:
     size = factor * np.abs(np.where(np.isfinite(wide), wide, 0.0)).max(axis=-1, keepdims=True)
     bound = 1.1 * weights * (2 * u * (4 * size + 3) + 70 * u) + _smallest_result(scores.dtype)
     if scores.dtype.itemsize == 2:
-        bound = bound + 1.1 * 2.0 ** -(fraction_bits(scores.dtype) + 1) * weights
+        bound = bound + 1.1 * last_place(scores.dtype) / 2 * weights
     return np.asarray(bound)
 
 
@@ -196,7 +202,7 @@ def _backward() -> Iterator[Case]:
         "causal": {"scale": 0.3, "causal": True},
         "window": {"scale": -0.3, "window": (20, 3)},
     }
-    for dtype in FLOATS[:2]:  # the 16-bit ones are float32's kernels, and round their results
+    for dtype in FLOATS:
         for heads, kv_heads in ((2, 2), (4, 2)):
             arrays = _inputs(dtype, heads, kv_heads, 37, 101)
             grad_out = ordinary(dtype, 2, heads, 37, 17, seed=3)
@@ -206,7 +212,7 @@ def _backward() -> Iterator[Case]:
                 grads = reference.attention_backward(
                     grad_out, query, key, value, out, stats, **options
                 )
-                bounds = _backward_bounds(arrays, grad_out, options)
+                bounds = _backward_bounds(arrays, grad_out, options, tuple(grads[:3]))
                 call = partial(_gradients, **options)
                 title = f"{dtype}, {heads} heads on {kv_heads}, {name}"
                 operands = (grad_out, *arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -106,7 +107,8 @@ def _difference(outcome: Outcome, results: Arrays, expected: Arrays, bounds: Any
             wrong = bits_differ(got, right)
         else:
             ratio = errors_over_bound(got, right, bounds[i])
-            outcome.worst = max(outcome.worst or 0.0, float(ratio.max(initial=0.0)))
+            worst = min(float(ratio.max(initial=0.0)), sys.float_info.max)  # JSON has no infinity
+            outcome.worst = max(outcome.worst or 0.0, worst)
             wrong = ratio > 1
         if wrong.any():
             return _report(got, right, wrong)

@@ -24,14 +24,9 @@ DTYPES = FLOATS + INTEGERS
 _FIELDS = {"float16": (5, 10), "bfloat16": (8, 7), "float32": (8, 23), "float64": (11, 52)}
 
 
-def fraction_bits(dtype: np.dtype[Any]) -> int:
-    """Return the number of bits of a float after the point."""
-    return _FIELDS[dtype.name][1]
-
-
 def last_place(dtype: np.dtype[Any]) -> float:
     """Return the distance from 1 to the next number of the format."""
-    return 2.0 ** -fraction_bits(dtype)
+    return float(2.0 ** -_FIELDS[dtype.name][1])
 
 
 def smallest(dtype: np.dtype[Any]) -> float:
