@@ -168,3 +168,17 @@ def test_by_its_public_name(device):
     for options in ({}, {"method": "realm", "padding": "same"}, {"stride": 2, "padding": (1, 0)}):
         result = mitchell.conv2d(device.array(x), device.array(weight), **options)
         assert_same_numbers(device.numpy(result), mitchell.conv2d(x, weight, **options))
+
+
+def test_launches_of_any_size_are_within_the_limits(emulated_cuda):
+    cases = [
+        ((1 << 17, 3, 32, 32), (64, 3, 3, 3)),
+        ((1, 3, 1 << 17, 1 << 17), (4, 3, 3, 3)),
+        ((1, 1 << 15, 64, 64), (1, 1 << 15, 1, 1)),
+    ]
+    rest = (1, (1, 1), (0, 0), (1, 1))
+    with emulated_cuda.dry_run():
+        for shapes in cases:
+            for dtype in (np.dtype("float32"), np.dtype("int8")):
+                x, weight = (emulated_cuda.empty(shape, dtype) for shape in shapes)
+                convolution(x, weight, *rest, mitchell.Mitchell())

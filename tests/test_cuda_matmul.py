@@ -275,3 +275,35 @@ def test_by_its_public_name(device):
     for options in ({}, {"method": "realm"}, {"correction": "gain"}):
         result = mitchell.matmul(device.array(a), device.array(b), **options)
         assert_same_numbers(device.numpy(result), mitchell.matmul(a, b, **options))
+
+
+def test_in_a_graph(device):
+    """A graph chooses its kernels anew whenever it runs."""
+    rng = np.random.default_rng(11)
+    a = ordinary_array(rng, np.dtype("float32"), (5, 300))
+    b = ordinary_array(rng, np.dtype("float32"), (300, 6))
+    arrays = [device.array(x) for x in (a, b)]
+    with device.capture() as graph:
+        result = product(*arrays, mitchell.Mitchell())
+    for factor in (1, 2.0**-100, 2.0**100, np.inf):
+        values = np.full_like(a, factor)
+        mitchell.multiply(arrays[0], device.array(values), out=arrays[0])
+        a = mitchell.multiply(a, values)
+        graph.replay()
+        assert_same_numbers(device.numpy(result), product(a, b, mitchell.Mitchell()))
+
+
+def test_launches_of_any_size_are_within_the_limits(emulated_cuda):
+    shapes = [
+        ((1 << 20, 1 << 20), (1 << 20, 1 << 20)),
+        ((1 << 30, 3), (3, 1 << 10)),
+        ((1 << 10, 3), (3, 1 << 30)),
+        ((1 << 33,), (1 << 33,)),
+        ((1 << 20, 2, 3), (1 << 20, 3, 5)),
+    ]
+    with emulated_cuda.dry_run():
+        for shape_a, shape_b in shapes:
+            for dtype in (np.dtype("float32"), BF16):
+                a, b = (emulated_cuda.empty(shape, dtype) for shape in (shape_a, shape_b))
+                for method in (mitchell.Mitchell(), mitchell.ILM(1), mitchell.MBM()):
+                    product(a, b, method)

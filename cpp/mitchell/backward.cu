@@ -86,9 +86,8 @@ int64_t set_operands(const Context& context, Problem& problem, const Axes& axes,
     right_operand.line = right.line;
     const int64_t depth = join_depth(context, axes, left, right, left_operand, right_operand);
     const Dtype dtype = left.tensor->dtype;
-    left_operand.access = access_of(left_operand, dtype, left.lines, depth, batches, batches.left);
-    right_operand.access =
-        access_of(right_operand, dtype, right.lines, depth, batches, batches.right);
+    set_access(left_operand, dtype, left.lines, depth, batches, batches.left);
+    set_access(right_operand, dtype, right.lines, depth, batches, batches.right);
     problem.out.data = out.tensor->mutable_data();
     problem.out.dtype = dtype;
     problem.out.scale = 1;

@@ -124,10 +124,9 @@ void conv2d(const Context& context, const ConstTensor& x, const ConstTensor& wei
                            g.outputs * out_steps[-3]);
     problem.left = weights_of(context, weight, g);
     problem.right = patches_of(context, x, g);
-    problem.left.access = access_of(problem.left, x.dtype, problem.rows, depth, problem.batches,
-                                    problem.batches.left);
-    problem.right.access = access_of(problem.right, x.dtype, problem.columns, depth,
-                                     problem.batches, problem.batches.right);
+    set_access(problem.left, x.dtype, problem.rows, depth, problem.batches, problem.batches.left);
+    set_access(problem.right, x.dtype, problem.columns, depth, problem.batches,
+               problem.batches.right);
     problem.out.data = out.mutable_data();
     problem.out.dtype = out.dtype;
     problem.out.scale = 1;

@@ -98,12 +98,14 @@ __device__ __forceinline__ void sum_tile(const FactorProblem& p, uint32_t (*lane
     }
 
     const int item = static_cast<int>(item_size(p.dtype));
-    Loader<Tile::kRows, Tile::kThreads, false> left(p.grad, item, places.grad, first_row, p.rows);
+    Loader<Tile::kRows, Tile::kThreads, false> left(p.grad, item, places.grad, first_row, p.rows, 0,
+                                                    0);
     Loader<Tile::kColumns, Tile::kThreads, false> right(p.other, item, places.other, first_column,
-                                                        p.columns);
+                                                        p.columns, 0, 0);
     const auto load = [&](int64_t k) {
-        left.load(p.grad, item, k, p.depth, 0);
-        right.load(p.other, item, k, p.depth, 0);
+        const int count = p.depth - k < kStep ? static_cast<int>(p.depth - k) : kStep;
+        left.load(p.grad, item, k, count, 0);
+        right.load(p.other, item, k, count, 0);
     };
     const auto store = [&](int buffer) {
         store_numbers<Tile::kLeftPitch>(p, p.grad, 0, left, lanes[buffer]);

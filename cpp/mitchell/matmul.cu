@@ -48,10 +48,9 @@ void matmul(const Context& context, const ConstTensor& a, const ConstTensor& b,
         problem.batches.append(out.shape[axis], batch_step(a, axes, axis),
                                batch_step(b, axes, axis), out.strides[axis]);
     }
-    problem.left.access = access_of(problem.left, a.dtype, problem.rows, depth, problem.batches,
-                                    problem.batches.left);
-    problem.right.access = access_of(problem.right, a.dtype, problem.columns, depth,
-                                     problem.batches, problem.batches.right);
+    set_access(problem.left, a.dtype, problem.rows, depth, problem.batches, problem.batches.left);
+    set_access(problem.right, a.dtype, problem.columns, depth, problem.batches,
+               problem.batches.right);
 
     const slipstick::mitchell::Method& description = method.description;
     problem.product = {a.dtype,

@@ -84,6 +84,7 @@ TileProblem make_tiles(const SumProblem& sums, Kernel kernel) {
         for (Operand* operand : {&tiles.left, &tiles.right}) {
             if (operand->access == Access::kPackedDepth) operand->access = Access::kDepth;
             if (operand->access == Access::kPackedLines) operand->access = Access::kLines;
+            operand->advance /= 2;
         }
     }
     tiles.out = sums.out;
@@ -177,18 +178,23 @@ void sum_products(const Context& context, const char* function, const SumProblem
         launch_candidate(context, function, problem.product.kind, candidate, chains);
 }
 
-Access access_of(const Operand& operand, Dtype dtype, int64_t lines, int64_t depth,
-                 const Batches& batches, const int64_t* steps) {
-    if (operand.width != 0) return Access::kLines;
-    if (operand.taps != nullptr) return operand.line == 1 ? Access::kLines : Access::kDepth;
-    const int64_t pack = 4 * item_size(dtype);
-    bool packs = reinterpret_cast<intptr_t>(operand.data) % pack == 0;
+void set_access(Operand& operand, Dtype dtype, int64_t lines, int64_t depth, const Batches& batches,
+                const int64_t* steps) {
+    const int64_t item = item_size(dtype);
+    operand.advance = operand.taps == nullptr ? kStep * operand.depth * item : 0;
+    bool packs =
+        operand.taps == nullptr && reinterpret_cast<intptr_t>(operand.data) % (4 * item) == 0;
     for (int axis = 0; axis < batches.rank; ++axis) packs &= steps[axis] % 4 == 0;
-    if (packs && operand.depth == 1 && depth % 4 == 0 && (operand.line % 4 == 0 || lines == 1))
-        return Access::kPackedDepth;
-    if (packs && operand.line == 1 && lines % 4 == 0 && (operand.depth % 4 == 0 || depth == 1))
-        return Access::kPackedLines;
-    return std::abs(operand.depth) <= std::abs(operand.line) ? Access::kDepth : Access::kLines;
+    if (packs && operand.depth == 1 && depth % 4 == 0 && (operand.line % 4 == 0 || lines == 1)) {
+        operand.access = Access::kPackedDepth;
+    } else if (packs && operand.line == 1 && lines % 4 == 0 &&
+               (operand.depth % 4 == 0 || depth == 1)) {
+        operand.access = Access::kPackedLines;
+    } else if (operand.width != 0 || std::abs(operand.line) < std::abs(operand.depth)) {
+        operand.access = Access::kLines;
+    } else {
+        operand.access = Access::kDepth;
+    }
 }
 
 }  // namespace slipstick::cuda::mitchell

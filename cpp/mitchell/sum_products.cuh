@@ -22,10 +22,10 @@ struct SumProblem {
 // Launches every kernel that the device may have chosen. Choices of Kernel::kLookup are not served.
 void sum_products(const Context& context, const char* function, const SumProblem& problem);
 
-// How threads share an operand of `lines` by `depth` elements, one of a batch that `steps` (left or
-// right of `batches`) leads through.
-Access access_of(const Operand& operand, Dtype dtype, int64_t lines, int64_t depth,
-                 const Batches& batches, const int64_t* steps);
+// Sets how threads share an operand of `lines` by `depth` elements, one of a batch that `steps`
+// (left or right of `batches`) leads through, and how far they move from step to step.
+void set_access(Operand& operand, Dtype dtype, int64_t lines, int64_t depth, const Batches& batches,
+                const int64_t* steps);
 
 // The kernels of tile_sums.cu and tile_general.cu.
 enum class TileSize { kSmall, kLarge };

@@ -102,15 +102,11 @@ struct TileMemory {
     int64_t row, column, offset;  // where its sums begin
 };
 
-// Brings the four elements that the thread holds into lanes.
-template <bool is_left, class Mac, class Tile, class Held>
-__device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared& prepared,
-                                            const Held& held, uint32_t* shared) {
-    constexpr int words = is_left ? Mac::kLeftWords : 1;
-    constexpr int pitch = is_left ? Tile::kLeftPitch : Tile::kRightPitch;
-    const Operand& operand = is_left ? p.left : p.right;
-    uint32_t widened[4];
-    const auto widen = [&]<class T>(auto element_of) {
+// Four elements that a thread holds, as what lanes are made of.
+template <class Mac, class Held>
+__device__ __forceinline__ void widen(const TileProblem& p, const Operand& operand,
+                                      const Held& held, uint32_t* widened) {
+    const auto each = [&]<class T>(auto element_of) {
         constexpr int item = sizeof(T);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
@@ -118,38 +114,44 @@ __device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared
     };
     switch (p.dtype) {
         case Dtype::kFloat32:
-            widen.template operator()<float>([](uint32_t word) { return bits::as_float(word); });
-            break;
+            return each.template operator()<float>(
+                [](uint32_t word) { return bits::as_float(word); });
         case Dtype::kFloat16:
-            widen.template operator()<Float16>(
+            return each.template operator()<Float16>(
                 [](uint32_t word) { return Float16{static_cast<uint16_t>(word)}; });
-            break;
         case Dtype::kBFloat16:
-            widen.template operator()<BFloat16>(
+            return each.template operator()<BFloat16>(
                 [](uint32_t word) { return BFloat16{static_cast<uint16_t>(word)}; });
-            break;
         case Dtype::kInt8:
-            widen.template operator()<int8_t>(
+            return each.template operator()<int8_t>(
                 [](uint32_t word) { return static_cast<int8_t>(static_cast<uint8_t>(word)); });
-            break;
         default:
-            widen.template operator()<uint8_t>(
+            return each.template operator()<uint8_t>(
                 [](uint32_t word) { return static_cast<uint8_t>(word); });
-            break;
     }
-    Pack<uint32_t, 4> lanes[words];
+}
+
+// Brings what the thread holds of a step into lanes.
+template <class Mac, class Tile, class Left, class Right>
+__device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared& prepared,
+                                            const Left& left, const Right& right,
+                                            uint32_t* shared) {
+    uint32_t of_left[4];
+    uint32_t of_right[4];
+    widen<Mac>(p, p.left, left, of_left);
+    widen<Mac>(p, p.right, right, of_right);
+    Pack<uint32_t, 4> left_lanes[Mac::kLeftWords];
+    Pack<uint32_t, 4> right_lanes;
     const auto convert = [&]<bool changes>() {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const bool second = p.halved != 0 && i % 2 == 1;
-            Lanes<words> converted;
-            if constexpr (is_left) {
-                converted = Mac::template left<changes>(prepared, widened[i], second);
-            } else {
-                converted = Mac::template right<changes>(prepared, widened[i], second);
-            }
+            const auto lane = Mac::template left<changes>(prepared, of_left[i], second);
 #pragma unroll
-            for (int word = 0; word < words; ++word) lanes[word].element[i] = converted.word[word];
+            for (int word = 0; word < Mac::kLeftWords; ++word)
+                left_lanes[word].element[i] = lane.word[word];
+            right_lanes.element[i] =
+                Mac::template right<changes>(prepared, of_right[i], second).word[0];
         }
     };
     if (prepared.left.lanes.changes) {
@@ -157,9 +159,11 @@ __device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared
     } else {
         convert.template operator()<false>();
     }
+    constexpr int plane = kStep * Tile::kLeftPitch;
 #pragma unroll
-    for (int word = 0; word < words; ++word)
-        held.template store<pitch>(operand, lanes[word], shared + word * kStep * pitch);
+    for (int word = 0; word < Mac::kLeftWords; ++word)
+        left.template store<Tile::kLeftPitch>(p.left, left_lanes[word], shared + word * plane);
+    right.template store<Tile::kRightPitch>(p.right, right_lanes, shared + Mac::kLeftWords * plane);
 }
 
 // The sums of a thread: products of `count` terms.
@@ -331,14 +335,16 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
 #pragma unroll 1
     for (int step = 0;; ++step) {
         const int64_t k = memory.begin + int64_t{step} * kStep;
-        const bool more = k < memory.end;
+        const int64_t rest = memory.end - k;
+        const bool more = rest > 0;
         if (more) {
-            left.load(p.left, p.item, k, memory.end, p.halved);
-            right.load(p.right, p.item, k, memory.end, p.halved);
+            const int count = rest < kStep ? static_cast<int>(rest) : kStep;
+            left.load(p.left, p.item, k, count, p.halved);
+            right.load(p.right, p.item, k, count, p.halved);
         }
         if (step > 0) {
             const uint32_t* const lanes = memory.lanes[(step - 1) % 2];
-            sums.add_terms(mac, more ? kStep : static_cast<int>(memory.end - (k - kStep)),
+            sums.add_terms(mac, more ? kStep : static_cast<int>(rest) + kStep,
                            lanes + 4 * Tile::thread_row(),
                            lanes + Memory::kLeft + 4 * Tile::thread_column());
             constexpr int chain = kDepthBlock / kStep;
@@ -346,8 +352,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
         }
         if (!more) break;
         uint32_t* const lanes = memory.lanes[step % 2];
-        store_lanes<true, Mac, Tile>(p, prepared, left, lanes);
-        store_lanes<false, Mac, Tile>(p, prepared, right, lanes + Memory::kLeft);
+        store_lanes<Mac, Tile>(p, prepared, left, right, lanes);
         __syncthreads();
     }
     __syncthreads();

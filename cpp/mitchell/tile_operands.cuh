@@ -77,17 +77,18 @@ public:
         data_ = static_cast<const char*>(operand.data) + offset * item;
     }
 
-    // The elements of the next step's terms, which begin at `k`; those from `depth` on are not
+    // The elements of the next step, whose terms begin at `k`; those from the count-th on are not
     // read. Where an element becomes two terms, `halved` is 1.
-    __device__ __forceinline__ void load(const Operand& operand, int item, int64_t k, int64_t depth,
+    __device__ __forceinline__ void load(const Operand& operand, int item, int64_t k, int count,
                                          int halved) {
-        k += first_term();
         if (operand.access <= Access::kPackedLines) {
-            if (k < depth) load_pack(item);
+            if (first_term() < count) load_pack(item);
         } else {
 #pragma unroll
-            for (int i = 0; i < 4; ++i)
-                words_[i] = k + i < depth ? single(operand, item, k, i, halved) : 0;
+            for (int i = 0; i < 4; ++i) {
+                const int term = first_term() + i;
+                words_[i] = term < count ? single(operand, item, k + term, i >> halved, halved) : 0;
+            }
         }
         data_ += operand.advance;
     }
@@ -135,12 +136,12 @@ private:
         }
     }
 
-    // The element of term k + i.
-    __device__ __forceinline__ uint32_t single(const Operand& operand, int item, int64_t k, int i,
-                                               int halved) const {
-        int64_t offset = (i >> halved) * operand.depth;
+    // The element of term k, `further` elements from the first.
+    __device__ __forceinline__ uint32_t single(const Operand& operand, int item, int64_t k,
+                                               int further, int halved) const {
+        int64_t offset = further * operand.depth;
         if (operand.taps != nullptr) {
-            const Tap& tap = operand.taps[(k + i) >> halved];
+            const Tap& tap = operand.taps[k >> halved];
             offset = tap.offset;
             if (may_gather && operand.width != 0) {
                 const auto y = static_cast<uint64_t>(y_ + tap.y);

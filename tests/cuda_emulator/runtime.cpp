@@ -270,7 +270,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
     Thread set = [=] { std::memset(to, value, bytes); };
     if (is_captured(stream)) {
         graphs.back().launches.emplace_back(launch, std::move(set));
-    } else {
+    } else if (!is_dry) {
         run(launch, set);
     }
     return cudaSuccess;
