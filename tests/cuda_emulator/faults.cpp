@@ -1,10 +1,12 @@
-// Accesses to pages that are closed. In a kernel they end the kernel (on x86-64); elsewhere the
+// Accesses to pages that are closed, and to addresses that a type's alignment does not divide,
+// which kernels are compiled to trap at. In a kernel they end the kernel (on x86-64); elsewhere the
 // process says what was touched and ends, as without an emulator.
 #include <signal.h>
 #include <ucontext.h>
 #include <unistd.h>
 
-#include <cstdio>
+#include <algorithm>
+#include <iterator>
 #include <mutex>
 
 #include "emulator.hpp"
@@ -13,18 +15,21 @@
 namespace cuda_emulator {
 namespace {
 
-struct sigaction before[2];
+constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGILL};
+struct sigaction before[std::size(kSignals)];
 
 #if defined(__x86_64__)
 const void* touched = nullptr;
 
 // Where a kernel goes on after a wrong access, on the spare stack.
 void end_after_access() { end_kernel("touched " + describe(touched)); }
+void end_after_trap() { end_kernel("accessed memory that is not aligned as its type has to be"); }
 
-void leave_kernel(const void* address, void* context) {
+void leave_kernel(int number, const void* address, void* context) {
     touched = address;
     auto* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
-    registers[REG_RIP] = reinterpret_cast<greg_t>(&end_after_access);
+    registers[REG_RIP] =
+        reinterpret_cast<greg_t>(number == SIGILL ? &end_after_trap : &end_after_access);
     // As after a call, which leaves 8 bytes on an aligned stack.
     registers[REG_RSP] = reinterpret_cast<greg_t>(Fiber::spare_stack()) - 8;
 }
@@ -32,7 +37,7 @@ void leave_kernel(const void* address, void* context) {
 
 void handle(int number, siginfo_t* information, [[maybe_unused]] void* context) {
 #if defined(__x86_64__)
-    if (in_kernel()) return leave_kernel(information->si_addr, context);
+    if (in_kernel()) return leave_kernel(number, information->si_addr, context);
 #endif
     if (device_of(information->si_addr, 1) >= 0) {
         const std::string message =
@@ -40,7 +45,8 @@ void handle(int number, siginfo_t* information, [[maybe_unused]] void* context) 
         if (write(STDERR_FILENO, message.data(), message.size()) < 0) _exit(1);
     }
     // The access happens again, and whoever was there before handles it.
-    sigaction(number, &before[number == SIGBUS], nullptr);
+    const auto* const index = std::find(std::begin(kSignals), std::end(kSignals), number);
+    sigaction(number, &before[index - std::begin(kSignals)], nullptr);
 }
 
 }  // namespace
@@ -51,8 +57,8 @@ void catch_wrong_accesses() {
         struct sigaction action{};
         action.sa_sigaction = &handle;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        sigaction(SIGSEGV, &action, &before[0]);
-        sigaction(SIGBUS, &action, &before[1]);
+        for (size_t i = 0; i < std::size(kSignals); ++i)
+            sigaction(kSignals[i], &action, &before[i]);
     });
     // A full stack has no place for the handler.
     thread_local char stack[64 * 1024];

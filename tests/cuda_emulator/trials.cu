@@ -67,6 +67,10 @@ __global__ void copy(Operands operands) {
 
 __global__ void overrun(Operands operands) { operands.to[operands.count] = 1; }
 
+__global__ void misaligned(Operands operands) {
+    *reinterpret_cast<int64_t*>(operands.to) = *reinterpret_cast<const int64_t*>(operands.from + 1);
+}
+
 // A number that is an address: it was not to be seen when the kernel was launched.
 __global__ void host_address(uintptr_t half) { *reinterpret_cast<volatile int*>(2 * half); }
 
@@ -100,6 +104,7 @@ void run_trial(const std::string& name, int device, intptr_t stream, intptr_t fr
     run("overrun", &overrun, operands);
     run("host_address", &host_address, static_cast<uintptr_t>(from) / 2);
     run("endless_recursion", &endless_recursion, operands);
+    run("misaligned", &misaligned, operands);
     run("throws", &throws, operands);
 }
 
