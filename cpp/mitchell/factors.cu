@@ -97,14 +97,14 @@ __device__ __forceinline__ void sum_tile(const FactorProblem& p, uint32_t (*lane
         }
     }
 
-    const int item = static_cast<int>(item_size(p.dtype));
-    Loader<Tile::kRows, Tile::kThreads, false> left(p.grad, item, places.grad, first_row, p.rows, 0,
-                                                    0);
-    Loader<Tile::kColumns, Tile::kThreads, false> right(p.other, item, places.other, first_column,
-                                                        p.columns, 0, 0);
+    const int thread = static_cast<int>(threadIdx.x);
+    Loader<Tile::kRows, false> left(p.grad, thread, p.item, places.grad, first_row, p.rows, 0, 0);
+    Loader<Tile::kColumns, false> right(p.other, thread, p.item, places.other, first_column,
+                                        p.columns, 0, 0);
     const auto load = [&](int64_t k) {
-        left.load(p.grad, item, k, p.depth, 0);
-        right.load(p.other, item, k, p.depth, 0);
+        const int count = p.depth - k < kStep ? static_cast<int>(p.depth - k) : kStep;
+        left.load(p.grad, p.item, k, count, 0);
+        right.load(p.other, p.item, k, count, 0);
     };
     const auto store = [&](int buffer) {
         store_numbers<Tile::kLeftPitch>(p, p.grad, 0, left, lanes[buffer]);
@@ -183,6 +183,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) factor_kernel(F
 }  // namespace
 
 void multiply_factors(const Context& context, const char* function, FactorProblem problem) {
+    problem.item = static_cast<int>(item_size(problem.dtype));
     constexpr int64_t kMostBatches = 65535;
     const int64_t tiles =
         ceil_div(problem.rows, Tile::kRows) * ceil_div(problem.columns, Tile::kColumns);

@@ -15,6 +15,7 @@ struct FactorProblem {
     const Range* other_range;
     const Range* own_range;
     Dtype dtype;
+    int item;  // its bytes, which multiply_factors knows
     int64_t rows;
     int64_t columns;
     int64_t depth;

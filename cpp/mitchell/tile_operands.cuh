@@ -42,17 +42,17 @@ struct Operand {
     int64_t step[2];
 };
 
-// What a thread holds of an operand between the load and the store of a step.
-template <int lines, int threads, bool may_gather>
+// What the `thread`-th of the 2 * lines threads that an operand takes holds of it between the load
+// and the store of a step.
+template <int lines, bool may_gather>
 class Loader {
-    static_assert(lines * kStep == 4 * threads);
-
 public:
+    Loader() = default;
     // For the lines from `first` on of `count`, and the terms from `begin` on. Lines beyond the
     // last repeat it: their sums are not stored.
-    __device__ __forceinline__ Loader(const Operand& operand, int item, int64_t batch_offset,
-                                      int64_t first, int64_t count, int64_t begin, int halved) {
-        const int thread = static_cast<int>(threadIdx.x);
+    __device__ __forceinline__ Loader(const Operand& operand, int thread, int item,
+                                      int64_t batch_offset, int64_t first, int64_t count,
+                                      int64_t begin, int halved) {
         if (operand.access == Access::kPackedLines) {
             place_ = place(thread / (lines / 4), thread % (lines / 4) * 4);
         } else if (operand.access == Access::kLines) {
@@ -77,17 +77,18 @@ public:
         data_ = static_cast<const char*>(operand.data) + offset * item;
     }
 
-    // The elements of the next step's terms, which begin at `k`; those from `depth` on are not
+    // The elements of the next step, whose terms begin at `k`; those from the count-th on are not
     // read. Where an element becomes two terms, `halved` is 1.
-    __device__ __forceinline__ void load(const Operand& operand, int item, int64_t k, int64_t depth,
+    __device__ __forceinline__ void load(const Operand& operand, int item, int64_t k, int count,
                                          int halved) {
-        k += first_term();
         if (operand.access <= Access::kPackedLines) {
-            if (k < depth) load_pack(item);
+            if (first_term() < count) load_pack(item);
         } else {
 #pragma unroll
-            for (int i = 0; i < 4; ++i)
-                words_[i] = k + i < depth ? single(operand, item, k, i, halved) : 0;
+            for (int i = 0; i < 4; ++i) {
+                const int term = first_term() + i;
+                words_[i] = term < count ? single(operand, item, k + term, i >> halved, halved) : 0;
+            }
         }
         data_ += operand.advance;
     }
@@ -135,12 +136,12 @@ private:
         }
     }
 
-    // The element of term k + i.
-    __device__ __forceinline__ uint32_t single(const Operand& operand, int item, int64_t k, int i,
-                                               int halved) const {
-        int64_t offset = (i >> halved) * operand.depth;
+    // The element of term k, `further` elements from the first.
+    __device__ __forceinline__ uint32_t single(const Operand& operand, int item, int64_t k,
+                                               int further, int halved) const {
+        int64_t offset = further * operand.depth;
         if (operand.taps != nullptr) {
-            const Tap& tap = operand.taps[(k + i) >> halved];
+            const Tap& tap = operand.taps[k >> halved];
             offset = tap.offset;
             if (may_gather && operand.width != 0) {
                 const auto y = static_cast<uint64_t>(y_ + tap.y);
@@ -160,6 +161,35 @@ private:
     int place_;
     int64_t y_, x_;
     uint32_t words_[4];
+};
+
+// The same where a block has fewer threads than an operand takes, so that each stands for several,
+// or more, so that some have none.
+template <int lines, int threads, bool may_gather>
+class Loaders {
+public:
+    static constexpr int kCount = (2 * lines + threads - 1) / threads;
+
+    template <class... Arguments>
+    __device__ __forceinline__ explicit Loaders(const Operand& operand, Arguments... arguments) {
+        for_each([&](Loader<lines, may_gather>& loader, int i) {
+            const int thread = static_cast<int>(threadIdx.x) + i * threads;
+            loader = Loader<lines, may_gather>(operand, thread, arguments...);
+        });
+    }
+
+    // Calls f(loader, its number) for those of the thread.
+    template <class F>
+    __device__ __forceinline__ void for_each(F f) {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            if (2 * lines % threads == 0 || static_cast<int>(threadIdx.x) + i * threads < 2 * lines)
+                f(loaders_[i], i);
+        }
+    }
+
+private:
+    Loader<lines, may_gather> loaders_[kCount];
 };
 
 }  // namespace slipstick::cuda::mitchell
