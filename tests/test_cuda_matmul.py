@@ -95,7 +95,7 @@ def test_sizes(device, rows, method):
 def test_depths(device, dtype, depth):
     """Chains of 256: of few results each by another block, of many all by one."""
     rng = np.random.default_rng(depth)
-    for shape in ((3, 2), (7, 40, 36), (1, 130, 131)):
+    for shape in ((3, 2), (50, 5), (7, 40, 36), (1, 130, 131)):
         batch, (rows, columns) = shape[:-2], shape[-2:]
         a = ordinary_array(rng, dtype, (*batch, rows, depth))
         b = ordinary_array(rng, dtype, (*batch, depth, columns))

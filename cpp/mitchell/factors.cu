@@ -97,10 +97,10 @@ __device__ __forceinline__ void sum_tile(const FactorProblem& p, uint32_t (*lane
         }
     }
 
-    Loader<Tile::kRows, Tile::kThreads, false> left(p.grad, p.item, places.grad, first_row, p.rows,
-                                                    0, 0);
-    Loader<Tile::kColumns, Tile::kThreads, false> right(p.other, p.item, places.other, first_column,
-                                                        p.columns, 0, 0);
+    const auto thread = static_cast<int>(threadIdx.x);
+    Loader<Tile::kRows, false> left(p.grad, thread, p.item, places.grad, first_row, p.rows, 0, 0);
+    Loader<Tile::kColumns, false> right(p.other, thread, p.item, places.other, first_column,
+                                        p.columns, 0, 0);
     const auto load = [&](int64_t k) {
         const int count = p.depth - k < kStep ? static_cast<int>(p.depth - k) : kStep;
         left.load(p.grad, p.item, k, count, 0);

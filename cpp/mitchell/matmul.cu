@@ -1,4 +1,6 @@
 // Matrix products, of batches and vectors too.
+#include <utility>
+
 #include "mitchell/lookup.cuh"
 #include "mitchell/sum_products.cuh"
 
@@ -19,6 +21,22 @@ int64_t batch_step(const ConstTensor& tensor, int result_axes, int axis) {
 int64_t step_of(const ConstTensor& tensor, int from_last) {
     const int axis = tensor.rank - 1 - from_last;
     return axis < 0 ? 0 : tensor.strides[axis];
+}
+
+// Whether a product of few columns may run as b^T a^T, of few rows. Formula products are not
+// symmetric in the rounding of their terms; a table need not be symmetric at all.
+bool is_turned(const SumProblem& problem) {
+    using slipstick::mitchell::Kind;
+    const Kind kind = problem.product.kind;
+    return problem.columns <= ThinTile::kRows && problem.rows > problem.columns &&
+           kind != Kind::kLMulFormula && kind != Kind::kTable;
+}
+
+void turn(SumProblem& problem) {
+    std::swap(problem.left, problem.right);
+    std::swap(problem.rows, problem.columns);
+    std::swap(problem.out.row, problem.out.column);
+    std::swap(problem.batches.left, problem.batches.right);
 }
 
 }  // namespace
@@ -70,8 +88,14 @@ void matmul(const Context& context, const ConstTensor& a, const ConstTensor& b,
         return multiply_by_lookup(context, kFunction, a.dtype, description.kind,
                                   problem.product.parameters, lookups);
     }
-    problem.choices = choose_kernels(context, kFunction, problem.product, {a, batch_rank(a)},
-                                     {b, batch_rank(b)}, axes, out.shape);
+    Arrays left{a, batch_rank(a)};
+    Arrays right{b, batch_rank(b)};
+    if (is_turned(problem)) {
+        turn(problem);
+        std::swap(left, right);
+    }
+    problem.choices =
+        choose_kernels(context, kFunction, problem.product, left, right, axes, out.shape);
     sum_products(context, kFunction, problem);
 }
 

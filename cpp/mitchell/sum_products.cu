@@ -125,12 +125,19 @@ Candidate make_candidate(const Context& context, const char* function, const Sum
     Candidate candidate{make_tiles(sums, kernel), TileSize::kSmall, 0};
     int64_t blocks = tile_count<SmallTile>(sums);
     int per_multiprocessor = SmallTile::kBlocks;
-    // Products by the rules of a method take so long that a small tile costs them nothing.
+    // Products by the rules of a method take so long that a small tile costs them nothing, and sums
+    // with low bits are rare.
     if (std::min(sums.rows, sums.columns) > SmallTile::kRows && kernel != Kernel::kGeneral &&
         kernel != Kernel::kLowFlushed) {
         candidate.size = TileSize::kLarge;
         blocks = tile_count<LargeTile>(sums);
         per_multiprocessor = LargeTile::kBlocks;
+    } else if (sums.rows <= ThinTile::kRows && sums.columns > SmallTile::kColumns &&
+               (kernel == Kernel::kSums || kernel == Kernel::kFlushed ||
+                kernel == Kernel::kExact)) {
+        candidate.size = TileSize::kThin;
+        blocks = tile_count<ThinTile>(sums);
+        per_multiprocessor = ThinTile::kBlocks;
     }
     const int64_t slices = ceil_div(candidate.tiles.depth, kDepthBlock);
     const int64_t results = sums.batches.count * sums.rows * sums.columns;

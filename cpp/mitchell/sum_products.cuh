@@ -28,7 +28,7 @@ void set_access(Operand& operand, Dtype dtype, int64_t lines, int64_t depth, con
                 const int64_t* steps);
 
 // The kernels of tile_sums.cu and tile_general.cu.
-enum class TileSize { kSmall, kLarge };
+enum class TileSize { kThin, kSmall, kLarge };
 void launch_sums(const Context& context, const char* function, TileSize size,
                  const TileProblem& problem);
 void launch_general(const Context& context, const char* function, slipstick::mitchell::Kind kind,

@@ -20,8 +20,8 @@ namespace slipstick::cuda::mitchell {
 using slipstick::mitchell::Kernel;
 
 // A thread holds `groups` x `groups` squares of 4 x 4 sums, a block of threads `down` x `across`
-// threads' worth. A warp is 4 x 8 threads: what it reads from shared memory at once are 16 bytes at
-// 4 and at 8 places.
+// threads' worth. A warp is 4 x 8 threads, where there are 4: what it reads from shared memory at
+// once are 16 bytes at 4 and at 8 places.
 template <int groups, int down, int across, int blocks>
 struct TileShape {
     static constexpr int kGroups = groups;
@@ -35,21 +35,27 @@ struct TileShape {
     static constexpr int kRightPitch = kColumns + 4;
     static constexpr int kBlocks = blocks;  // on a multiprocessor, at least
 
+    static constexpr int kWarpDown = down < 4 ? down : 4;
+    static constexpr int kWarpAcross = 32 / kWarpDown;
     __device__ __forceinline__ static int thread_row() {
         const int thread = static_cast<int>(threadIdx.x);
-        return thread / 32 / (across / 8) * 4 + thread % 32 / 8;
+        return thread / 32 / (across / kWarpAcross) * kWarpDown + thread % 32 / kWarpAcross;
     }
     __device__ __forceinline__ static int thread_column() {
         const int thread = static_cast<int>(threadIdx.x);
-        return thread / 32 % (across / 8) * 8 + thread % 8;
+        return thread / 32 % (across / kWarpAcross) * kWarpAcross + thread % kWarpAcross;
     }
 };
-// 64 sums a thread: 128 instructions for 64 products of patterns, and 4 loads of 16 bytes. Of the
+// 64 sums a thread: 128 instructions for 64 products of patterns, and 4 loads of 16 bytes. A step
+// is 1064 instructions and 130 more for loads, lanes and the barrier (float32, sm_90). Of the
 // registers 128 are left to each thread of two blocks, so the totals lie in shared memory: 64 KiB
 // for each block, and 17 KiB of lanes, twice which still fits an A100.
 using LargeTile = TileShape<2, 16, 16, 2>;
 // Fills a device with small results, and costs less to compile for long products.
 using SmallTile = TileShape<1, 8, 8, 8>;
+// For few rows: an element of the right operand takes part in 8 products and not in 32, which the
+// memory's speed leaves time for.
+using ThinTile = TileShape<1, 2, 32, 6>;
 
 // What becomes of the sums.
 struct Target {
@@ -134,36 +140,44 @@ __device__ __forceinline__ void widen(const TileProblem& p, const Operand& opera
 // Brings what the thread holds of a step into lanes.
 template <class Mac, class Tile, class Left, class Right>
 __device__ __forceinline__ void store_lanes(const TileProblem& p, const Prepared& prepared,
-                                            const Left& left, const Right& right,
-                                            uint32_t* shared) {
-    uint32_t of_left[4];
-    uint32_t of_right[4];
-    widen<Mac>(p, p.left, left, of_left);
-    widen<Mac>(p, p.right, right, of_right);
-    Pack<uint32_t, 4> left_lanes[Mac::kLeftWords];
-    Pack<uint32_t, 4> right_lanes;
+                                            Left& left, Right& right, uint32_t* shared) {
+    uint32_t of_left[Left::kCount][4];
+    uint32_t of_right[Right::kCount][4];
+    left.for_each([&](const auto& held, int n) { widen<Mac>(p, p.left, held, of_left[n]); });
+    right.for_each([&](const auto& held, int n) { widen<Mac>(p, p.right, held, of_right[n]); });
+    constexpr int plane = kStep * Tile::kLeftPitch;
     const auto convert = [&]<bool changes>() {
+        left.for_each([&](const auto& held, int n) {
+            Pack<uint32_t, 4> lanes[Mac::kLeftWords];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const bool second = p.halved != 0 && i % 2 == 1;
-            const auto lane = Mac::template left<changes>(prepared, of_left[i], second);
+            for (int i = 0; i < 4; ++i) {
+                const bool second = p.halved != 0 && i % 2 == 1;
+                const auto lane = Mac::template left<changes>(prepared, of_left[n][i], second);
+#pragma unroll
+                for (int word = 0; word < Mac::kLeftWords; ++word)
+                    lanes[word].element[i] = lane.word[word];
+            }
 #pragma unroll
             for (int word = 0; word < Mac::kLeftWords; ++word)
-                left_lanes[word].element[i] = lane.word[word];
-            right_lanes.element[i] =
-                Mac::template right<changes>(prepared, of_right[i], second).word[0];
-        }
+                held.template store<Tile::kLeftPitch>(p.left, lanes[word], shared + word * plane);
+        });
+        right.for_each([&](const auto& held, int n) {
+            Pack<uint32_t, 4> lanes;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const bool second = p.halved != 0 && i % 2 == 1;
+                lanes.element[i] =
+                    Mac::template right<changes>(prepared, of_right[n][i], second).word[0];
+            }
+            held.template store<Tile::kRightPitch>(p.right, lanes,
+                                                   shared + Mac::kLeftWords * plane);
+        });
     };
     if (prepared.left.lanes.changes) {
         convert.template operator()<true>();
     } else {
         convert.template operator()<false>();
     }
-    constexpr int plane = kStep * Tile::kLeftPitch;
-#pragma unroll
-    for (int word = 0; word < Mac::kLeftWords; ++word)
-        left.template store<Tile::kLeftPitch>(p.left, left_lanes[word], shared + word * plane);
-    right.template store<Tile::kRightPitch>(p.right, right_lanes, shared + Mac::kLeftWords * plane);
 }
 
 // The sums of a thread: products of `count` terms.
@@ -280,16 +294,20 @@ __device__ __forceinline__ void store_total(const Target& out, int64_t offset, u
     }
 }
 
+// Neighbouring threads store neighbouring columns.
 template <class Tile, class Memory>
 __device__ __forceinline__ void store_totals(const TileProblem& p, const Memory& memory) {
-    static_assert(Tile::kThreads % Tile::kColumns == 0);
-    const int inner = static_cast<int>(threadIdx.x) % Tile::kColumns;
-    const int64_t column = memory.column + inner;
-    if (column >= p.columns) return;
-    const int64_t offset = memory.offset + place_in(p.out, memory.row, column);
-    for (int row = static_cast<int>(threadIdx.x) / Tile::kColumns;
-         row < Tile::kRows && memory.row + row < p.rows; row += Tile::kThreads / Tile::kColumns) {
-        store_total(p.out, offset + row * p.out.row, memory.totals[row][inner]);
+    constexpr int width = std::min(Tile::kThreads, Tile::kColumns);
+    constexpr int height = Tile::kThreads / width;
+    const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll 1
+    for (int inner = thread % width; inner < Tile::kColumns; inner += width) {
+        const int64_t column = memory.column + inner;
+        if (column >= p.columns) return;
+        const int64_t offset = memory.offset + place_in(p.out, memory.row, column);
+        for (int row = thread / width; row < Tile::kRows && memory.row + row < p.rows;
+             row += height)
+            store_total(p.out, offset + row * p.out.row, memory.totals[row][inner]);
     }
 }
 
@@ -312,10 +330,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
     const int64_t end = p.depth - begin < p.slice_depth ? p.depth : begin + p.slice_depth;
     const Places places = places_of(p.batches, batch);
 
-    Loader<Tile::kRows, Tile::kThreads, false> left(p.left, p.item, places.left, first_row, p.rows,
-                                                    begin, p.halved);
-    Loader<Tile::kColumns, Tile::kThreads, true> right(p.right, p.item, places.right, first_column,
-                                                       p.columns, begin, p.halved);
+    Loaders<Tile::kRows, Tile::kThreads, false> left(p.left, p.item, places.left, first_row, p.rows,
+                                                     begin, p.halved);
+    Loaders<Tile::kColumns, Tile::kThreads, true> right(p.right, p.item, places.right, first_column,
+                                                        p.columns, begin, p.halved);
     if (threadIdx.x == 0) {
         memory.prepared = Prepared(choice);
         memory.begin = begin;
@@ -339,8 +357,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
         const bool more = rest > 0;
         if (more) {
             const int count = rest < kStep ? static_cast<int>(rest) : kStep;
-            left.load(p.left, p.item, k, count, p.halved);
-            right.load(p.right, p.item, k, count, p.halved);
+            left.for_each(
+                [&](auto& loader, int) { loader.load(p.left, p.item, k, count, p.halved); });
+            right.for_each(
+                [&](auto& loader, int) { loader.load(p.right, p.item, k, count, p.halved); });
         }
         if (step > 0) {
             const uint32_t* const lanes = memory.lanes[(step - 1) % 2];

@@ -42,17 +42,17 @@ struct Operand {
     int64_t step[2];
 };
 
-// What a thread holds of an operand between the load and the store of a step.
-template <int lines, int threads, bool may_gather>
+// What the `thread`-th of the 2 * lines threads that an operand takes holds of it between the load
+// and the store of a step.
+template <int lines, bool may_gather>
 class Loader {
-    static_assert(lines * kStep == 4 * threads);
-
 public:
+    Loader() = default;
     // For the lines from `first` on of `count`, and the terms from `begin` on. Lines beyond the
     // last repeat it: their sums are not stored.
-    __device__ __forceinline__ Loader(const Operand& operand, int item, int64_t batch_offset,
-                                      int64_t first, int64_t count, int64_t begin, int halved) {
-        const int thread = static_cast<int>(threadIdx.x);
+    __device__ __forceinline__ Loader(const Operand& operand, int thread, int item,
+                                      int64_t batch_offset, int64_t first, int64_t count,
+                                      int64_t begin, int halved) {
         if (operand.access == Access::kPackedLines) {
             place_ = place(thread / (lines / 4), thread % (lines / 4) * 4);
         } else if (operand.access == Access::kLines) {
@@ -161,6 +161,35 @@ private:
     int place_;
     int64_t y_, x_;
     uint32_t words_[4];
+};
+
+// The same where a block has fewer threads than an operand takes, so that each stands for several,
+// or more, so that some have none.
+template <int lines, int threads, bool may_gather>
+class Loaders {
+public:
+    static constexpr int kCount = (2 * lines + threads - 1) / threads;
+
+    template <class... Arguments>
+    __device__ __forceinline__ explicit Loaders(const Operand& operand, Arguments... arguments) {
+        for_each([&](Loader<lines, may_gather>& loader, int i) {
+            const int thread = static_cast<int>(threadIdx.x) + i * threads;
+            loader = Loader<lines, may_gather>(operand, thread, arguments...);
+        });
+    }
+
+    // Calls f(loader, its number) for those of the thread.
+    template <class F>
+    __device__ __forceinline__ void for_each(F f) {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            if (2 * lines % threads == 0 || static_cast<int>(threadIdx.x) + i * threads < 2 * lines)
+                f(loaders_[i], i);
+        }
+    }
+
+private:
+    Loader<lines, may_gather> loaders_[kCount];
 };
 
 }  // namespace slipstick::cuda::mitchell

@@ -17,6 +17,16 @@ void launch_sums(const Context& context, const char* function, TileSize size,
                 return launch_tiles<ExactMac, LargeTile>(context, function, problem);
         }
     }
+    if (size == TileSize::kThin) {
+        switch (problem.kernel) {
+            case Kernel::kSums:
+                return launch_tiles<SumMac<false>, ThinTile>(context, function, problem);
+            case Kernel::kFlushed:
+                return launch_tiles<FlushMac<false>, ThinTile>(context, function, problem);
+            default:
+                return launch_tiles<ExactMac, ThinTile>(context, function, problem);
+        }
+    }
     switch (problem.kernel) {
         case Kernel::kSums:
             return launch_tiles<SumMac<false>, SmallTile>(context, function, problem);
