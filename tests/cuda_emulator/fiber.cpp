@@ -59,20 +59,14 @@ Fiber::Fiber(Entry entry) : entry_(entry) {
     mprotect(memory_, kPage, PROT_NONE);
     // Stacks that end at the same place of a page would share a few sets of the cache.
     static size_t next_offset = 0;
-    offset_ = next_offset;
+    const size_t offset = next_offset;
     next_offset = (next_offset + 320) % kPage;
-    reset();
+    stack_.prepare(memory_ + kPage, kStackBytes - offset, &Fiber::run);
 }
 
 Fiber::~Fiber() {
     forget(memory_ + kPage);
     munmap(memory_, kPage + kStackBytes);
-}
-
-void Fiber::reset() {
-    forget(memory_ + kPage);
-    stack_.prepare(memory_ + kPage, kStackBytes - offset_, &Fiber::run);
-    fake_stack_ = nullptr;
 }
 
 void Fiber::run() {
@@ -103,10 +97,8 @@ void Fiber::suspend() {
 }
 
 void Fiber::abandon() {
-    Fiber* const self = running_fiber;
     Stack forgotten;
     leave_for_main(nullptr);
-    self->reset();
     switch_stacks(forgotten, main_stack);
     std::abort();
 }

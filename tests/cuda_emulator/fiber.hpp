@@ -21,10 +21,8 @@ public:
     bool resume();
     // Back to who resumed the running fiber.
     static void suspend();
-    // The same for good: what lies on the fiber's stack is forgotten, and so it starts anew.
+    // The same for good; the fiber cannot be resumed.
     [[noreturn]] static void abandon();
-    // Forgets what lies on the stack of a fiber that is suspended.
-    void reset();
 
     static Fiber* running();
     // A place for abandon() to be called from where the fiber's own stack is full.
@@ -34,8 +32,7 @@ private:
     static void run();
 
     Entry entry_;
-    char* memory_;   // a page that nobody may touch, and the stack
-    size_t offset_;  // from the stack's end to where it begins
+    char* memory_;  // a page that nobody may touch, and the stack
     Stack stack_;
     bool returned_ = false;
     void* fake_stack_ = nullptr;  // AddressSanitizer's

@@ -33,7 +33,8 @@ public:
         uint64_t z = state_;
         z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
         z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-        return (z ^ (z >> 31)) % limit;
+        z ^= z >> 31;
+        return static_cast<uint64_t>((static_cast<unsigned __int128>(z) * limit) >> 64);
     }
     template <class T>
     void shuffle(std::vector<T>& values) {
@@ -72,7 +73,7 @@ private:
 };
 
 struct Waiting {
-    std::unique_ptr<Fiber> fiber;
+    Fiber* fiber;
     unsigned thread;
     Site site;
 };
@@ -81,6 +82,7 @@ struct Waiting {
 struct Block {
     const Launch* launch;
     const Thread* thread;
+    std::vector<dim3> indices;    // of the threads
     std::vector<unsigned> order;  // of threads that have not started
     unsigned running;
     Site site;
@@ -89,12 +91,13 @@ struct Block {
 };
 Block block;
 
-std::vector<std::unique_ptr<Fiber>> idle_fibers;
+// As many as ever waited at the same time, and those that have nothing to do.
+std::vector<std::unique_ptr<Fiber>> fibers;
+std::vector<Fiber*> idle_fibers;
 
 void become(unsigned thread) {
-    const dim3 size = blockDim;
     block.running = thread;
-    threadIdx = dim3(thread % size.x, thread / size.x % size.y, thread / size.x / size.y);
+    threadIdx = block.indices[thread];
 }
 
 std::string place() {
@@ -114,9 +117,12 @@ void run_threads() {
     }
 }
 
-std::unique_ptr<Fiber> take_fiber() {
-    if (idle_fibers.empty()) return std::make_unique<Fiber>(&run_threads);
-    std::unique_ptr<Fiber> fiber = std::move(idle_fibers.back());
+Fiber* take_fiber() {
+    if (idle_fibers.empty()) {
+        fibers.push_back(std::make_unique<Fiber>(&run_threads));
+        return fibers.back().get();
+    }
+    Fiber* const fiber = idle_fibers.back();
     idle_fibers.pop_back();
     return fiber;
 }
@@ -127,52 +133,50 @@ std::string name(const Site& site) {
 }
 
 void check_barrier(const std::vector<Waiting>& waiting) {
+    const Waiting& first = waiting.front();
     const auto fail = [&](const std::string& reason) {
-        become(waiting.front().thread);
-        throw Fault(place() + ": waits at " + name(waiting.front().site) + ", but " + reason);
+        become(first.thread);
+        throw Fault(place() + ": waits at " + name(first.site) + ", but " + reason);
     };
-    const size_t threads = size_t{blockDim.x} * blockDim.y * blockDim.z;
-    if (waiting.size() != threads)
-        fail(std::to_string(threads - waiting.size()) + " threads of the block have ended");
+    const size_t ended = block.indices.size() - waiting.size();
+    if (ended != 0) fail(std::to_string(ended) + " threads of the block have ended");
     for (const Waiting& other : waiting) {
-        if (other.site.line != waiting.front().site.line ||
-            std::strcmp(other.site.file, waiting.front().site.file) != 0)
-            fail("another thread of the block at " + name(other.site));
+        const bool same = other.site.line == first.site.line &&
+                          (other.site.file == first.site.file ||
+                           std::strcmp(other.site.file, first.site.file) == 0);
+        if (!same) fail("another thread of the block at " + name(other.site));
     }
 }
 
 // Goes on with a thread on its fiber, until it waits or ends.
-void resume(std::unique_ptr<Fiber> fiber, std::vector<Waiting>& waiting) {
+void resume(Fiber* fiber, std::vector<Waiting>& waiting) {
     const bool ended = fiber->resume();
-    if (block.failure) {
-        fiber->reset();
-        idle_fibers.push_back(std::move(fiber));
-        std::rethrow_exception(std::exchange(block.failure, nullptr));
-    }
+    if (block.failure) std::rethrow_exception(std::exchange(block.failure, nullptr));
     if (ended) {
-        idle_fibers.push_back(std::move(fiber));
+        idle_fibers.push_back(fiber);
     } else {
-        waiting.push_back({std::move(fiber), block.running, block.site});
+        waiting.push_back({fiber, block.running, block.site});
     }
 }
 
 void run_block(Random& random) {
-    const size_t threads = size_t{blockDim.x} * blockDim.y * blockDim.z;
     SharedMemory shared(block.launch->shared_bytes);
     block.shared = shared.begin();
-    block.order.resize(threads);
+    block.order.resize(block.indices.size());
     std::iota(block.order.begin(), block.order.end(), 0u);
     random.shuffle(block.order);
-    std::vector<Waiting> waiting;
+    static std::vector<Waiting> waiting;
+    static std::vector<Waiting> passing;
+    waiting.clear();
     while (!block.order.empty()) resume(take_fiber(), waiting);
     while (!waiting.empty()) {
         check_barrier(waiting);
-        std::vector<Waiting> passing = std::exchange(waiting, {});
+        passing.swap(waiting);
+        waiting.clear();
         random.shuffle(passing);
-        waiting.reserve(passing.size());
-        for (Waiting& next : passing) {
+        for (const Waiting& next : passing) {
             become(next.thread);
-            resume(std::move(next.fiber), waiting);
+            resume(next.fiber, waiting);
         }
     }
     if (shared.is_overrun()) {
@@ -181,13 +185,7 @@ void run_block(Random& random) {
     }
 }
 
-}  // namespace
-
-void run_grid(const Launch& launch, const Thread& thread, uint64_t seed) {
-    gridDim = launch.grid;
-    blockDim = launch.block;
-    block = {&launch, &thread, {}, 0, {}, nullptr, nullptr};
-    Random random(seed);
+void run_blocks(Random& random) {
     // Block i of the order is (first + i step) mod blocks.
     const uint64_t blocks = uint64_t{gridDim.x} * gridDim.y * gridDim.z;
     const uint64_t first = random.below(blocks);
@@ -200,6 +198,28 @@ void run_grid(const Launch& launch, const Thread& thread, uint64_t seed) {
                         static_cast<unsigned>(index / gridDim.x / gridDim.y));
         run_block(random);
         index = (index + step) % blocks;
+    }
+}
+
+}  // namespace
+
+void run_grid(const Launch& launch, const Thread& thread, uint64_t seed) {
+    gridDim = launch.grid;
+    blockDim = launch.block;
+    block = {&launch, &thread, {}, {}, 0, {}, nullptr, nullptr};
+    for (unsigned z = 0; z < blockDim.z; ++z) {
+        for (unsigned y = 0; y < blockDim.y; ++y) {
+            for (unsigned x = 0; x < blockDim.x; ++x) block.indices.emplace_back(x, y, z);
+        }
+    }
+    Random random(seed);
+    try {
+        run_blocks(random);
+    } catch (...) {
+        // Threads that still wait are forgotten with their stacks.
+        idle_fibers.clear();
+        fibers.clear();
+        throw;
     }
 }
 
