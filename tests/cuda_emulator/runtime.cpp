@@ -192,32 +192,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     if (!is_device(device)) return answer(cudaErrorInvalidDevice);
     const Device& limits = kDeviceTable[device];
     switch (attribute) {
-        case cudaDevAttrMaxThreadsPerBlock:
-            *value = kThreadsAtMost;
-            break;
-        case cudaDevAttrMaxSharedMemoryPerBlock:
-            *value = kSharedBytes;
-            break;
-        case cudaDevAttrWarpSize:
-            *value = 32;
-            break;
         case cudaDevAttrMultiProcessorCount:
             *value = limits.multiprocessors;
-            break;
-        case cudaDevAttrL2CacheSize:
-            *value = 1 << 20;
-            break;
-        case cudaDevAttrMaxThreadsPerMultiProcessor:
-            *value = 2048;
-            break;
-        case cudaDevAttrComputeCapabilityMajor:
-            *value = limits.major;
-            break;
-        case cudaDevAttrComputeCapabilityMinor:
-            *value = limits.minor;
-            break;
-        case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-            *value = static_cast<int>(limits.shared_bytes_at_most) + 1024;
             break;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin:
             *value = static_cast<int>(limits.shared_bytes_at_most);
