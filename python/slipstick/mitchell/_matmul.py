@@ -89,8 +89,8 @@ def matmul(
     -----
     Products are those of `multiply`; only `LMulFormula`, `ILM` and `DRUM`, which are defined by
     real products, enter a sum of floats unrounded. Sums run along k in chains of 256, each in
-    order, whatever the number of threads or the device. Products with zeros, infinities and NaNs follow the rules
-    of `multiply`.
+    order, whatever the number of threads or the device. Products with zeros, infinities and NaNs
+    follow the rules of `multiply`.
 
     Examples
     --------
