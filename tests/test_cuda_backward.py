@@ -171,6 +171,25 @@ def test_graphs(device):
                 assert_same_numbers(device.numpy(actual), wanted)
 
 
+def test_a_device_that_is_not_current(device):
+    if device.count < 2:
+        pytest.skip("the machine has one CUDA device")
+    arrays = operands("b shared, longer than a chain", DTYPES[0])
+    for gradient in KINDS:
+        expected = matmul_backward(*arrays, gradient=gradient)
+        results = matmul_backward(*(device.array(x, 1) for x in arrays), gradient=gradient)
+        for result, wanted in zip(results, expected, strict=True):
+            assert_same_numbers(device.numpy(result), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8"])
+def test_dtypes_that_are_refused(device, dtype):
+    arrays = [device.array(np.ones((2, 2), dtype)) for _ in range(3)]
+    message = f"^matmul_backward: `grad` must be float32, float16 or bfloat16 on CUDA, got {dtype}$"
+    with pytest.raises(TypeError, match=message):
+        matmul_backward(*arrays)
+
+
 def test_launches_of_any_size_are_within_the_limits(emulated_cuda):
     shapes = [
         ((1 << 20, 1 << 20), (1 << 20, 1 << 20)),

@@ -1,6 +1,9 @@
 // Gradients of matrix products. Along axes that an operand was stretched over, its gradient is a
 // sum: they are joined to the depth of the product, in front, as if the batch were one long matrix.
 #include "mitchell/cuda.hpp"
+
+#include <algorithm>
+
 #include "mitchell/factors.cuh"
 #include "mitchell/stack.hpp"
 #include "mitchell/sum_products.cuh"

@@ -97,7 +97,7 @@ __device__ __forceinline__ void sum_tile(const FactorProblem& p, uint32_t (*lane
         }
     }
 
-    const int thread = static_cast<int>(threadIdx.x);
+    const auto thread = static_cast<int>(threadIdx.x);
     Loader<Tile::kRows, false> left(p.grad, thread, p.item, places.grad, first_row, p.rows, 0, 0);
     Loader<Tile::kColumns, false> right(p.other, thread, p.item, places.other, first_column,
                                         p.columns, 0, 0);

@@ -40,6 +40,7 @@ void leave_for_main(void** fake_stack) {
 void arrive_from_main(void* fake_stack) {
     __sanitizer_finish_switch_fiber(fake_stack, &main_bottom, &main_bytes);
 }
+// What it knows of whoever had the memory before.
 void forget(char* stack) { __asan_unpoison_memory_region(stack, kStackBytes); }
 #else
 void leave_main(const void*) {}
@@ -61,6 +62,7 @@ Fiber::Fiber(Entry entry) : entry_(entry) {
     static size_t next_offset = 0;
     const size_t offset = next_offset;
     next_offset = (next_offset + 320) % kPage;
+    forget(memory_ + kPage);
     stack_.prepare(memory_ + kPage, kStackBytes - offset, &Fiber::run);
 }
 
