@@ -18,7 +18,8 @@ constexpr size_t kStackBytes = 256 * 1024;
 #else
 constexpr size_t kStackBytes = 64 * 1024;
 #endif
-constexpr size_t kPage = 4096;
+// Below a stack; no function's frame is so large that it reaches beyond.
+constexpr size_t kGuardBytes = 64 * 1024;
 
 Fiber* running_fiber = nullptr;
 Stack main_stack;
@@ -53,22 +54,22 @@ void forget(char*) {}
 }  // namespace
 
 Fiber::Fiber(Entry entry) : entry_(entry) {
-    void* memory = mmap(nullptr, kPage + kStackBytes, PROT_READ | PROT_WRITE,
+    void* memory = mmap(nullptr, kGuardBytes + kStackBytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     memory_ = static_cast<char*>(memory);
-    mprotect(memory_, kPage, PROT_NONE);
+    mprotect(memory_, kGuardBytes, PROT_NONE);
     // Stacks that end at the same place of a page would share a few sets of the cache.
     static size_t next_offset = 0;
     const size_t offset = next_offset;
-    next_offset = (next_offset + 320) % kPage;
-    forget(memory_ + kPage);
-    stack_.prepare(memory_ + kPage, kStackBytes - offset, &Fiber::run);
+    next_offset = (next_offset + 320) % 4096;
+    forget(memory_ + kGuardBytes);
+    stack_.prepare(memory_ + kGuardBytes, kStackBytes - offset, &Fiber::run);
 }
 
 Fiber::~Fiber() {
-    forget(memory_ + kPage);
-    munmap(memory_, kPage + kStackBytes);
+    forget(memory_ + kGuardBytes);
+    munmap(memory_, kGuardBytes + kStackBytes);
 }
 
 void Fiber::run() {
@@ -84,7 +85,7 @@ void Fiber::run() {
 bool Fiber::resume() {
     running_fiber = this;
     returned_ = false;
-    leave_main(memory_ + kPage);
+    leave_main(memory_ + kGuardBytes);
     switch_stacks(main_stack, stack_);
     arrive_at_main();
     running_fiber = nullptr;

@@ -32,7 +32,7 @@ private:
     static void run();
 
     Entry entry_;
-    char* memory_;  // a page that nobody may touch, and the stack
+    char* memory_;  // pages that nobody may touch, and the stack
     Stack stack_;
     bool returned_ = false;
     void* fake_stack_ = nullptr;  // AddressSanitizer's
