@@ -47,7 +47,7 @@ struct TileShape {
     }
 };
 // 64 sums a thread: 128 instructions for 64 products of patterns, and 4 loads of 16 bytes. A step
-// is 1064 instructions and 130 more for loads, lanes and the barrier (float32, sm_90). Of the
+// is 1065 instructions and 126 more for loads, lanes and the barrier (float32, sm_90). Of the
 // registers 128 are left to each thread of two blocks, so the totals lie in shared memory: 64 KiB
 // for each block, and 17 KiB of lanes, twice which still fits an A100.
 using LargeTile = TileShape<2, 16, 16, 2>;
@@ -351,7 +351,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
     // A step's elements are on their way while the products of the one before are formed. Nobody
     // writes to a buffer before all have read it: between the two lies the other one's barrier.
 #pragma unroll 1
-    for (int step = 0;; ++step) {
+    for (unsigned step = 0;; ++step) {
         const int64_t k = memory.begin + int64_t{step} * kStep;
         const int64_t rest = memory.end - k;
         const bool more = rest > 0;
@@ -367,7 +367,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
             sums.add_terms(mac, more ? kStep : static_cast<int>(rest) + kStep,
                            lanes + 4 * Tile::thread_row(),
                            lanes + Memory::kLeft + 4 * Tile::thread_column());
-            constexpr int chain = kDepthBlock / kStep;
+            constexpr unsigned chain = kDepthBlock / kStep;
             if (step % chain == 0 || !more) sums.finish(prepared, p.integer_sums, memory.totals);
         }
         if (!more) break;
