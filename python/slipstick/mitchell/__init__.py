@@ -8,6 +8,9 @@ error of a product lies between -1/9 and 0, that of a quotient between 0 and +1/
 This is a simulator: on a CPU or GPU the exact product is never slower. Subnormal operands count as
 zero, and results below the normal range are flushed to zero.
 
+Arrays of torch and cupy on a CUDA device are computed there, in the order of the framework's
+current stream, with the bits that the CPU gives.
+
 Every function takes a `method`: one of the names of `methods()`, or an object such as `DRUM(5)` or
 the `Table` of a multiplier of one's own. `error_report` measures what a method gets wrong.
 """

@@ -30,7 +30,7 @@ def matmul_backward(
     a : array of shape (..., m, k) or (k,)
     b : array of shape (..., k, n) or (k,)
         The operands of the product. All three share one dtype: float32, float64, float16 or
-        bfloat16.
+        bfloat16; float64 not on a CUDA device.
     method : str or Method
         One of `methods()`, or a method object.
     gradient : {"mimic", "exact", "straight-through"}

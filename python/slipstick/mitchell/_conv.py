@@ -28,7 +28,7 @@ def conv2d(
     ----------
     x : array of shape (n, c, h, w) or (c, h, w)
         Images. Operands of one dtype: float32, float64, float16, bfloat16, int8, int16, int32,
-        uint8, uint16 or uint32.
+        uint8, uint16 or uint32; on a CUDA device float32, float16, bfloat16, int8 or uint8.
     weight : array of shape (o, c / groups, kh, kw)
         Kernels, the second operand of every product.
     stride, dilation : int or pair of ints

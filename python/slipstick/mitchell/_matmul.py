@@ -60,7 +60,8 @@ def matmul(
     a : array of shape (..., m, k) or (k,)
     b : array of shape (..., k, n) or (k,)
         Operands of one dtype: float32, float64, float16, bfloat16, int8, int16, int32, uint8,
-        uint16 or uint32. Leading axes broadcast as in `numpy.matmul`.
+        uint16 or uint32; on a CUDA device float32, float16, bfloat16, int8 or uint8. Leading axes
+        broadcast as in `numpy.matmul`.
     method : str or Method
         One of `methods()`, or an object such as `Mitchell()`.
     correction : None, "gain" or float
@@ -81,14 +82,15 @@ def matmul(
     ------
     TypeError, ValueError
         For operands, a method, a correction or an `out` that do not fit, and for integers whose
-        sums could overflow; nothing is written then.
+        sums could overflow (on a CUDA device by their dtype, since it is not waited for to look at
+        the numbers); nothing is written then.
 
     Notes
     -----
     Products are those of `multiply`; only `LMulFormula`, `ILM` and `DRUM`, which are defined by
     real products, enter a sum of floats unrounded. Sums run along k in chains of 256, each in
-    order, whatever the number of threads. Products with zeros, infinities and NaNs follow the rules
-    of `multiply`.
+    order, whatever the number of threads or the device. Products with zeros, infinities and NaNs
+    follow the rules of `multiply`.
 
     Examples
     --------
