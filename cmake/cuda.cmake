@@ -21,6 +21,10 @@ execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE nvcc_ve
 string(REGEX REPLACE ".*release ([0-9]+\\.[0-9]+).*" "\\1" nvcc_version "${nvcc_version}")
 if(NOT nvcc_version VERSION_GREATER_EQUAL 12.4)
   set(refusal "the CUDA module needs nvcc 12.4 or later, got ${CMAKE_CUDA_COMPILER}: ${nvcc_version}")
+elseif(CMAKE_VERSION VERSION_LESS 3.26)  # 3.25.1 knows no C++20 of nvcc 12 and later
+  set(refusal "the CUDA module needs CMake 3.26 or later, got ${CMAKE_VERSION}")
+endif()
+if(DEFINED refusal)
   if(SLIPSTICK_CUDA STREQUAL "ON")
     message(FATAL_ERROR "SLIPSTICK_CUDA=ON, but ${refusal}")
   endif()
