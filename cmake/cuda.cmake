@@ -6,7 +6,7 @@ include(CheckLanguage)
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
   if(SLIPSTICK_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "SLIPSTICK_CUDA=ON, but no CUDA compiler was found (looked for nvcc on PATH, in "
+    message(FATAL_ERROR "SLIPSTICK_CUDA=ON, but no working CUDA compiler was found (looked for nvcc on PATH, in "
                         "CUDACXX and in CMAKE_CUDA_COMPILER)")
   endif()
   message(STATUS "slipstick: no CUDA compiler, _cuda is not built")

@@ -91,7 +91,7 @@ class Emulator:
 
         def place(array: EmulatedArray) -> _arrays.Place:
             empty = self.like(array)
-            return _arrays.Place(empty, empty.device, empty.stream)
+            return _arrays.Place(empty, empty.device, lambda: empty.stream)
 
         patch.setitem(_arrays._FRAMEWORKS, __name__, _arrays._NUMPY)
         patch.setitem(_arrays._PLACES, __name__, place)

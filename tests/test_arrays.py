@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import slipstick
 from slipstick import mitchell
 
 multiply = mitchell.multiply
@@ -290,6 +291,42 @@ def test_refused_device():
         ValueError, match=r"^multiply: `a` must be on the CPU, got an array on CUDA"
     ):
         multiply(OnAnotherDevice(), A)
+
+
+class OnlyForItsDevice:
+    """An array on a GPU that says so, and is exported to it alone."""
+
+    shape, ndim, dtype = (4, 8), 2, np.dtype(np.float32)
+
+    def __dlpack_device__(self):
+        return 2, 1
+
+    def __dlpack__(self, **options):
+        raise BufferError("exported to my own device only")
+
+
+CODES = np.zeros((4, 2), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "call"),
+    [
+        ("multiply", "b", lambda x: multiply(A, x)),
+        ("attention", "query", lambda x: slipstick.attention(x, x, x)),
+        ("attention", "key", lambda x: slipstick.attention(np.ones((1, 1, 4, 8)), x, x)),
+        ("softmax", "scores", slipstick.softmax),
+        ("project", "x", lambda x: slipstick.projection.project(x, 2)),
+        ("hadamard", "x", slipstick.projection.hadamard),
+        ("rotate", "x", slipstick.projection.rotate),
+        ("hamming_distance", "b", lambda x: slipstick.lsh.hamming_distance(CODES, x)),
+    ],
+)
+def test_functions_of_the_cpu_name_another_device(function, argument, call):
+    with pytest.raises(ValueError, match="must be on the CPU, got an array on ") as caught:
+        call(OnlyForItsDevice())
+    assert str(caught.value) == (
+        f"{function}: `{argument}` must be on the CPU, got an array on CUDA device 1"
+    )
 
 
 def test_a_failing_dlpack_method_is_named():

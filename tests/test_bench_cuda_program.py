@@ -14,6 +14,9 @@ WARNINGS = ["-Xcompiler=-Wall,-Wextra,-Werror", "-Werror=all-warnings", "--diag-
 LINK = ["-Xcompiler=-fno-pie,-no-pie", "-Xlinker", "--unresolved-symbols=ignore-all"]
 
 
+pytest.importorskip("slipstick._cuda", reason="built without a CUDA compiler")
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on this machine")
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a CUDA device")
 def test_without_a_device_one_sentence(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,7 @@ def kernels(monkeypatch):
     name = DeviceArray.__module__.partition(".")[0]
 
     def place(array):
-        return Place(lambda shape, dtype: (shape, dtype), array.device, array.stream)
+        return Place(lambda shape, dtype: (shape, dtype), array.device, lambda: array.stream)
 
     module = SimpleNamespace(
         __name__="kernels",
@@ -79,13 +80,63 @@ def test_no_memory_names_the_bytes(error, dtype, size):
     def empty(shape, dtype):
         raise error
 
-    memory = DeviceMemory("matmul", Place(empty, 1, 0))
+    memory = DeviceMemory("matmul", Place(empty, 1, lambda: 0))
     reason = "CUDA out of memory." if str(error) else "MemoryError"
     with pytest.raises(RuntimeError) as caught:
         memory((1000, 3), dtype)
     assert str(caught.value) == (
         f"matmul: CUDA device 1 must have memory for {3000 * size} bytes more, got: {reason}"
     )
+
+
+class Tensor:
+    """A tensor of a torch with CUDA, or an array of cupy."""
+
+    is_cuda = True
+
+    def __init__(self) -> None:
+        self.device = Device()
+
+
+class Device:
+    index = id = 2
+    entered = False
+
+    def __enter__(self):
+        self.entered = True
+
+    def __exit__(self, *_):
+        self.entered = False
+
+
+def current_stream(device):
+    number = device if isinstance(device, int) else device.index
+    return SimpleNamespace(cuda_stream=100 + number, ptr=100 + number)
+
+
+def test_torch_is_asked_for_its_stream_and_memory_on_the_tensors_device(monkeypatch):
+    torch = SimpleNamespace(
+        empty=lambda shape, dtype, device: (shape, dtype, device),
+        float32="torch's float32",
+        cuda=SimpleNamespace(current_stream=current_stream),
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    tensor = Tensor()
+    memory = DeviceMemory("sqrt", _arrays._torch_place(tensor))
+    assert (memory.device, memory.stream) == (2, 102)
+    assert memory((3, 4), "float32") == ((3, 4), "torch's float32", tensor.device)
+
+
+def test_cupy_is_asked_for_its_stream_and_memory_on_the_arrays_device(monkeypatch):
+    array = Tensor()
+    cupy = SimpleNamespace(
+        empty=lambda shape, dtype: (shape, dtype, array.device.entered),
+        cuda=SimpleNamespace(get_current_stream=current_stream),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    memory = DeviceMemory("sqrt", _arrays._cupy_place(array))
+    assert (memory.device, memory.stream) == (2, 102)
+    assert memory((3, 4), "float32") == ((3, 4), "float32", True)
 
 
 def test_arrays_on_the_cpu_stay_there():

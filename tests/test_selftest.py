@@ -219,6 +219,13 @@ def test_devices_that_are_not_there(monkeypatch, capsys, device, devices, messag
     assert refusal(capsys, "--device", device) == f"slipstick selftest: error: {message}"
 
 
+def test_a_device_is_compared_with_levels_that_have_its_bits(monkeypatch, capsys):
+    monkeypatch.setattr(_devices, "cuda_devices", lambda: ["0: one"])
+    monkeypatch.setattr(slipstick, "get_isa", lambda: "v2")
+    message = "--device cuda compares with the CPU's bits at level v3 or above, got level v2"
+    assert refusal(capsys, "--device", "cuda") == f"slipstick selftest: error: {message}"
+
+
 def test_a_file_that_cannot_be_written(capsys, tmp_path):
     path = tmp_path / "no" / "table.json"
     line = refusal(capsys, "--json", str(path))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -51,6 +54,21 @@ def test_devices_are_not_mixed_and_others_have_no_kernel():
             ValueError, match=r"`a` must be on the CPU or a CUDA device, which alone has a kernel"
         ):
             mitchell_matmul(torch.empty(4, 4, device="xpu"), b)
+
+
+def test_the_default_device_does_not_matter():
+    """What the module makes for itself while it is imported is on the CPU."""
+    program = """if True:
+        import torch
+        torch.set_default_device("meta")
+        from slipstick import _arrays
+        _arrays._PLACES["torch"] = lambda tensor: {"cpu": None}[tensor.device.type]
+        import slipstick.torch
+        query = torch.ones(1, 1, 4, 8, device="cpu")
+        print(slipstick.torch.attention(query, query, query).device)
+    """
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout == "cpu\n", run.stderr
 
 
 @pytest.mark.gpu

@@ -129,6 +129,17 @@ py::object dlpack_capsule(py::handle object, const Place& place) {
     }
 }
 
+// Whether what the framework has under way comes before what is launched on the place's stream: on
+// the same stream it does; else __dlpack__ is asked, which makes that stream wait.
+bool is_ordered(const dlpack::ExchangeApi& api, const Place& place) {
+    void* stream = nullptr;
+    if (api.current_work_stream(place.type, place.device, &stream) != 0) {
+        PyErr_Clear();
+        return false;
+    }
+    return reinterpret_cast<intptr_t>(stream) == place.stream;
+}
+
 std::string text_of(dlpack::Device device) {
     if (device.type == dlpack::kCpu) return "the CPU";
     if (device.type == dlpack::kCuda) return text("CUDA device ", device.id);
@@ -181,6 +192,12 @@ void Array::check_place(dlpack::Device device) const {
                  text_of(device));
 }
 
+void Array::check_device_of(py::handle object) const {
+    if (!py::hasattr(object, "__dlpack_device__")) return;
+    const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
+    check_place({device[0].cast<int32_t>(), device[1].cast<int32_t>()});
+}
+
 void Array::load_numpy(py::array array) {
     check_place({dlpack::kCpu, 0});
     const py::dtype dtype = array.dtype();
@@ -224,6 +241,7 @@ bool Array::load_exchange(py::handle object) {
         PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
     if (api == nullptr) throw py::error_already_set();
     if (api->version.major != 1) return false;
+    if (place_.type != dlpack::kCpu && !is_ordered(*api, place_)) return false;
     if (says(object, "requires_grad") && says(py::module_::import("torch"), "is_grad_enabled")) {
         refuse_type(function_, "`", argument_,
                     "` must not require a gradient (call .detach() first), got one that does");
@@ -246,16 +264,14 @@ bool Array::load_exchange(py::handle object) {
 
 bool Array::load_capsule(py::handle object) {
     if (!py::hasattr(object, "__dlpack__")) return false;
-    if (place_.type != dlpack::kCpu && py::hasattr(object, "__dlpack_device__")) {
-        // Before the export: another device's array knows nothing of this stream.
-        const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
-        check_place({device[0].cast<int32_t>(), device[1].cast<int32_t>()});
-    }
+    // Before the export: another device's array knows nothing of this stream.
+    if (place_.type != dlpack::kCpu) check_device_of(object);
     try {
         owner_ = dlpack_capsule(object, place_);
     } catch (py::error_already_set& error) {
         // A deleted array, a traced one, one on a device that does not export.
         if (!error.matches(PyExc_Exception)) throw;
+        check_device_of(object);
         const std::string reason = py::str(error.value()).cast<std::string>();
         refuse_value(function_, "`", argument_, "` must give its memory by __dlpack__, got a ",
                      type_name(object), " that says: ", reason.substr(0, reason.find('\n')));

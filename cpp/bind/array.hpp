@@ -43,6 +43,7 @@ private:
     bool load_exchange(py::handle object);
     bool load_capsule(py::handle object);
     void check_place(dlpack::Device device) const;
+    void check_device_of(py::handle object) const;
     void load(const dlpack::DLTensor& source);
 
     const char* function_;

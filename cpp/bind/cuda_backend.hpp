@@ -108,7 +108,7 @@ private:
         "float32, float16 or bfloat16 on CUDA", &mitchell::check_sums_by_bound};
 
     Place place_;
-    FrameworkMemory memory_;
+    mutable FrameworkMemory memory_;  // a backend does not change by what a call works with
     cuda::Context context_;
 };
 

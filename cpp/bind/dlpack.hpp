@@ -63,7 +63,8 @@ struct ExchangeApi {
     // Fills in a view that lives as long as the object; no checks, no synchronisation. 0 on
     // success.
     int (*tensor_from_py_object)(void* object, DLTensor* out);
-    void* current_work_stream;
+    // The framework's current stream on a device. 0 on success.
+    int (*current_work_stream)(DeviceType type, int32_t device, void** out);
 };
 
 }  // namespace slipstick::bind::dlpack

@@ -22,6 +22,20 @@ inline cudaStream_t stream_of(const Context& context) {
     return static_cast<cudaStream_t>(context.stream);
 }
 
+// While it lives, this thread may do what no graph can hold while one is captured: load a kernel
+// that starts for the first time, allocate, wait for a stream of its own. Launches are captured as
+// ever.
+class RelaxedCapture {
+public:
+    RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+    ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+    RelaxedCapture(const RelaxedCapture&) = delete;
+    RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+
+private:
+    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 // Makes a call's device the current one, and puts the caller's back.
 class DeviceGuard {
 public:
@@ -40,6 +54,7 @@ public:
 private:
     int before_ = 0;
     bool changed_ = false;
+    RelaxedCapture relaxed_;
 };
 
 inline int device_attribute(const Context& context, cudaDeviceAttr attribute,
@@ -58,13 +73,6 @@ inline int64_t resident_blocks(const Context& context, int per_multiprocessor,
 
 constexpr int64_t ceil_div(int64_t value, int64_t divisor) {
     return (value + divisor - 1) / divisor;
-}
-
-// Divisions of 64 bits take four times as long as those of 32.
-__device__ __forceinline__ int64_t quotient(int64_t value, int64_t divisor) {
-    return ((value | divisor) >> 32) == 0
-               ? int64_t{static_cast<uint32_t>(value) / static_cast<uint32_t>(divisor)}
-               : value / divisor;
 }
 
 // `count` elements that lie side by side, moved as one piece of memory of at most 16 bytes.

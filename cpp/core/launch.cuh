@@ -2,6 +2,8 @@
 // CUDA than calls of the runtime, and so the one that an emulation of it replaces.
 #pragma once
 
+#include <mutex>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -16,6 +18,19 @@ __device__ __forceinline__ T* dynamic_shared() {
     return reinterpret_cast<T*>(slipstick_dynamic_shared);
 }
 
+// Lets a kernel have all the dynamic shared memory that a block of the device can have, whatever
+// this launch needs: threads that start it with different sizes then do not undo each other's. Once
+// a device, since the call may wait for copies.
+inline void allow_shared_memory(const Context& context, const char* function, const void* entry) {
+    static std::mutex mutex;
+    static std::set<std::pair<const void*, int>> allowed;
+    const std::lock_guard lock(mutex);
+    if (allowed.contains({entry, context.device})) return;
+    const int most = device_attribute(context, cudaDevAttrMaxSharedMemoryPerBlockOptin, function);
+    check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, most), function);
+    allowed.insert({entry, context.device});
+}
+
 // kernel(arguments...) on the context's stream; `shared_bytes` of dynamic shared memory may go up
 // to what the device has. The context's device must be current (DeviceGuard).
 template <class... Parameters, class... Arguments>
@@ -24,11 +39,7 @@ void launch(const Context& context, const char* function, void (*kernel)(Paramet
     const void* const entry = reinterpret_cast<const void*>(kernel);
     // More than this has to be asked for.
     constexpr size_t kFreeSharedBytes = 48 * 1024;
-    if (shared_bytes > kFreeSharedBytes) {
-        check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared_bytes)),
-              function);
-    }
+    if (shared_bytes > kFreeSharedBytes) allow_shared_memory(context, function, entry);
     std::tuple<Parameters...> values(arguments...);
     std::apply(
         [&](Parameters&... value) {

@@ -1,7 +1,7 @@
 // The Mitchell family on CUDA devices. The functions and the bits of their results are the CPU's
 // (mitchell/mitchell.hpp); what the result looks like says mitchell/results.hpp. Tensors lie on the
-// context's device, nothing waits for it, and a call can be captured into a graph once its method's
-// table is there.
+// context's device, nothing waits for it, and a call can be captured into a graph, which needs its
+// method as long as it is replayed.
 #pragma once
 
 #include <array>

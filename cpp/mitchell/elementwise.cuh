@@ -65,7 +65,7 @@ struct Place {
 };
 template <int operands, int elements>
 __device__ __forceinline__ Place place_of(const Walk& walk, int64_t pack) {
-    int64_t row = quotient(pack, walk.row_packs);
+    int64_t row = pack / walk.row_packs;
     const int64_t first = (pack - row * walk.row_packs) * elements;
     Place place;
     place.used = static_cast<int>(walk.row - first < elements ? walk.row - first : elements);
@@ -73,7 +73,7 @@ __device__ __forceinline__ Place place_of(const Walk& walk, int64_t pack) {
     for (int i = 0; i < operands; ++i) place.data[i] = walk.data[i] + first * walk.step[i];
 #pragma unroll 1
     for (int axis = walk.outer_rank - 1; axis >= 0; --axis) {
-        const int64_t outer = quotient(row, walk.size[axis]);
+        const int64_t outer = row / walk.size[axis];
         const int64_t position = row - outer * walk.size[axis];
 #pragma unroll
         for (int i = 0; i < operands; ++i) place.data[i] += position * walk.stride[i][axis];

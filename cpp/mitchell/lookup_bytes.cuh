@@ -51,7 +51,7 @@ struct ByteLines {
 private:
     __device__ __forceinline__ uint32_t gathered(bool along_depth, int64_t line, int64_t k) const {
         const bool is_patch = operand.width != 0;
-        int64_t row = is_patch ? quotient(line, operand.width) : 0;
+        int64_t row = is_patch ? line / operand.width : 0;
         int64_t column = line - row * operand.width;
         uint32_t word = 0;
 #pragma unroll

@@ -26,11 +26,11 @@ __global__ void __launch_bounds__(kGatherThreads)
     const int64_t step = int64_t{gridDim.x} * kGatherThreads;
     int64_t task = int64_t{blockIdx.x} * kGatherThreads + threadIdx.x;
     for (; task < work.outputs * work.slices; task += step) {
-        const int64_t slice = quotient(task, work.outputs);
+        const int64_t slice = task / work.outputs;
         const int64_t output = task - slice * work.outputs;
-        const int64_t line = quotient(output, p.right.lines);
+        const int64_t line = output / p.right.lines;
         const int64_t column = output - line * p.right.lines;
-        const int64_t batch = quotient(line, p.left.lines);
+        const int64_t batch = line / p.left.lines;
         const int64_t row = line - batch * p.left.lines;
         const Places places = places_of(p.batches, batch);
         const ByteLines left(p.left, places.left, p.depth);
@@ -60,8 +60,8 @@ __global__ void __launch_bounds__(kGatherThreads) clear_kernel(LookupProblem p, 
     const int64_t step = int64_t{gridDim.x} * kGatherThreads;
     int64_t output = int64_t{blockIdx.x} * kGatherThreads + threadIdx.x;
     for (; output < outputs; output += step) {
-        const int64_t line = quotient(output, p.right.lines);
-        const int64_t batch = quotient(line, p.left.lines);
+        const int64_t line = output / p.right.lines;
+        const int64_t batch = line / p.left.lines;
         p.out[places_of(p.batches, batch).out +
               target_of(p.left.targets, line - batch * p.left.lines) +
               target_of(p.right.targets, output - line * p.right.lines)] = 0;

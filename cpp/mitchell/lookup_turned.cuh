@@ -63,6 +63,8 @@ struct TurnedLayout {
     static constexpr int right_bytes(int columns) { return kChunk * columns; }
     static constexpr int table(int columns) { return kRight + 2 * right_bytes(columns); }
 };
+// Without the table: what a block of compute capability 8.6, 8.9 or 12.0 can have.
+static_assert(TurnedLayout::table(1024) <= 99 * 1024);
 
 // Sums of eight rows and sixteen columns. A word holds the products of two rows; sums of whole
 // words and of their upper halves give both, modulo 2^32: at most four instructions for two words.

@@ -24,7 +24,7 @@ __device__ __forceinline__ int64_t place_in(const Batch& batch, int operand, int
     int64_t place = 0;
 #pragma unroll 1
     for (int axis = batch.rank - 1; axis >= 0; --axis) {
-        const int64_t outer = quotient(index, batch.size[axis]);
+        const int64_t outer = index / batch.size[axis];
         place += (index - outer * batch.size[axis]) * batch.step[operand][axis];
         index = outer;
     }

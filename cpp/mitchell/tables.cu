@@ -1,5 +1,6 @@
 // Methods on a device: their parameters, and the tables that some of them read.
 #include "core/cuda.cuh"
+#include "core/error.hpp"
 #include "mitchell/cuda.hpp"
 
 namespace slipstick::cuda::mitchell {
@@ -27,6 +28,7 @@ DeviceTables::DeviceTables(std::shared_ptr<const slipstick::mitchell::Table> tab
     : table_(std::move(table)) {}
 
 DeviceTables::~DeviceTables() {
+    const RelaxedCapture relaxed;
     for (const Copy& copy : copies_) cudaFree(copy.entries);
 }
 
@@ -38,7 +40,13 @@ const uint16_t* DeviceTables::on(const Context& context, const char* function) {
     const size_t bytes = table_->entries.size() * sizeof(uint16_t);
     const Stream stream(function);
     uint16_t* entries = nullptr;
-    check(cudaMalloc(&entries, bytes), function);
+    const cudaError_t allocated = cudaMalloc(&entries, bytes);
+    if (allocated == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        throw Error(text(function, ": CUDA device ", context.device, " must have memory for ",
+                         bytes, " bytes more, got: out of memory"));
+    }
+    check(allocated, function);
     copies_.push_back({context.device, entries});
     cudaError_t status = cudaMemcpyAsync(entries, table_->entries.data(), bytes,
                                          cudaMemcpyHostToDevice, stream.get());

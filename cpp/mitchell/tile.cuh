@@ -49,7 +49,7 @@ struct TileShape {
 // 64 sums a thread: 128 instructions for 64 products of patterns, and 4 loads of 16 bytes. A step
 // is 1065 instructions and 126 more for loads, lanes and the barrier (float32, sm_90). Of the
 // registers 128 are left to each thread of two blocks, so the totals lie in shared memory: 64 KiB
-// for each block, and 17 KiB of lanes, twice which still fits an A100.
+// for each block, and 17 KiB of lanes, twice which still fits an A100 (flushed sums have 26 KiB).
 using LargeTile = TileShape<2, 16, 16, 2>;
 // Fills a device with small results, and costs less to compile for long products.
 using SmallTile = TileShape<1, 8, 8, 8>;
@@ -381,6 +381,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) tile_kernel(Til
 
 template <class Mac, class Tile>
 void launch_tiles(const Context& context, const char* function, TileProblem problem) {
+    // What a block of compute capability 8.6, 8.9 or 12.0 can have.
+    static_assert(sizeof(TileMemory<Mac, Tile>) <= 99 * 1024);
     constexpr int64_t kMostBatches = 65535;
     const int64_t blocks = ceil_div(problem.rows, Tile::kRows) *
                            ceil_div(problem.columns, Tile::kColumns) *

@@ -43,7 +43,7 @@ class Place(NamedTuple):
 
     empty: Empty
     device: int
-    stream: int  # the framework's current one on the device, a cudaStream_t
+    stream: Callable[[], int]  # gives the framework's current one on the device, a cudaStream_t
 
 
 class DeviceMemory:
@@ -53,7 +53,8 @@ class DeviceMemory:
 
     def __init__(self, function: str, place: Place) -> None:
         self._function = function
-        self._empty, self.device, self.stream = place
+        self._empty, self.device = place.empty, place.device
+        self.stream = place.stream()
 
     def __call__(self, shape: tuple[int, ...], dtype: str) -> Any:
         try:
@@ -101,7 +102,7 @@ def _torch_place(array: Any) -> Place | None:
     def empty(shape: tuple[int, ...], dtype: str) -> Any:
         return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
 
-    return Place(empty, device.index, torch.cuda.current_stream(device).cuda_stream)
+    return Place(empty, device.index, lambda: torch.cuda.current_stream(device).cuda_stream)
 
 
 def _cupy_empty(shape: tuple[int, ...], dtype: str) -> Any:
@@ -115,7 +116,8 @@ def _cupy_place(array: Any) -> Place | None:
         with array.device:
             return _cupy_empty(shape, dtype)
 
-    return Place(empty, array.device.id, cupy.cuda.get_current_stream(array.device.id).ptr)
+    device = array.device.id
+    return Place(empty, device, lambda: cupy.cuda.get_current_stream(device).ptr)
 
 
 def _jax_empty(shape: tuple[int, ...], dtype: str) -> Any:

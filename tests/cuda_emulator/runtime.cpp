@@ -43,6 +43,7 @@ std::vector<Graph> graphs;
 
 thread_local int current_device = 0;
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
 
 cudaError_t answer(cudaError_t status) {
     if (status != cudaSuccess) last_error = status;
@@ -59,6 +60,7 @@ bool is_stream_of(cudaStream_t stream, int device) {
 }
 
 bool is_captured(cudaStream_t stream) { return capturing && stream == captured; }
+bool forbids_allocation() { return capturing && capture_mode != cudaStreamCaptureModeRelaxed; }
 
 bool fits(const Launch& launch) {
     const auto within = [](dim3 size, unsigned x, unsigned y, unsigned z) {
@@ -204,7 +206,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     const std::lock_guard lock(mutex);
-    if (capturing) return answer(cudaErrorStreamCaptureUnsupported);
+    if (forbids_allocation()) return answer(cudaErrorStreamCaptureUnsupported);
     if (failing_allocations > 0) {
         --failing_allocations;
         return answer(cudaErrorMemoryAllocation);
@@ -215,7 +217,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 
 cudaError_t cudaFree(void* pointer) {
     const std::lock_guard lock(mutex);
-    if (capturing) return answer(cudaErrorStreamCaptureUnsupported);
+    if (forbids_allocation()) return answer(cudaErrorStreamCaptureUnsupported);
     if (pointer == nullptr) return cudaSuccess;
     return release(pointer) ? cudaSuccess : answer(cudaErrorInvalidValue);
 }
@@ -267,6 +269,11 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const std::lock_guard lock(mutex);
     if (is_captured(stream)) return answer(cudaErrorStreamCaptureUnsupported);
+    return cudaSuccess;
+}
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+    std::swap(*mode, capture_mode);
     return cudaSuccess;
 }
 

@@ -54,9 +54,15 @@ class Method:
 
     def _in(self, kernels: Any) -> Any:
         """Return the compiled counterpart in a module of kernels, made once."""
-        made = self.__dict__.get(kernels.__name__)
+        name = kernels.__name__
+        made = self.__dict__.get(name)
         if made is None:
-            made = self.__dict__[kernels.__name__] = kernels.MitchellMethod(**self._arguments)
+            made = _ON_DEVICES.get((name, self))
+            if made is None:
+                made = kernels.MitchellMethod(**self._arguments)
+                if kernels is not _cpu:
+                    _ON_DEVICES[name, self] = made
+            self.__dict__[name] = made
         return made
 
     @property
@@ -93,6 +99,11 @@ class Method:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the parameters alone: the compiled counterpart stays here."""
         return _make, (type(self), self._parameters())
+
+
+# What the devices keep of a method, 128 KiB of a table at most, is there as long as the process: a
+# captured graph may read it when the method itself is long gone.
+_ON_DEVICES: dict[tuple[str, Method], Any] = {}
 
 
 def _make(cls: Any, parameters: dict[str, Any]) -> Any:

@@ -49,6 +49,10 @@ def find(text: str) -> Device:
         raise ValueError(
             f"--device must be less than cuda:{len(names)}, the number of devices, got {text}"
         )
+    if slipstick.get_isa() == "v2":
+        raise ValueError(
+            f"--device {text} compares with the CPU's bits at level v3 or above, got level v2"
+        )
     maker, run = _cuda_arrays(text, index)
     return Device(f"cuda:{index}", f"{names[index]}; arrays of {maker}", run)
 

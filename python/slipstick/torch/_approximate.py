@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from slipstick import mitchell
+from slipstick._backend import cuda_kernels
 from slipstick._numbers import given
 from slipstick.mitchell import Method
 from slipstick.mitchell._methods import as_method
@@ -275,6 +276,10 @@ def _why_not(module: nn.Module) -> str | None:
     weight = module.weight
     if not isinstance(weight, torch.Tensor) or weight.dtype not in _DTYPES:
         return f"its weight has dtype {getattr(weight, 'dtype', type(weight).__name__)}"
+    if weight.device.type == "cuda" and cuda_kernels() is None:
+        return f"its weight is on device {weight.device}, and slipstick was built without CUDA"
+    if weight.device.type == "cuda" and weight.dtype == torch.float64:
+        return "its weight has dtype torch.float64, which has no kernel on CUDA"
     if weight.device.type not in ("cpu", "cuda", "meta"):
         return f"its weight is on device {weight.device}, where there is no kernel"
     return None

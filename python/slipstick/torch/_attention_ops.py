@@ -32,7 +32,7 @@ _TENSORS = {_SCALE: "scale", _MASK: "mask", 8: "key_lengths", 10: "n_keys"}
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
-_empty = framework_of("attention", torch.empty(0)).empty
+_empty = framework_of("attention", torch.empty(0, device="cpu")).empty
 
 
 def _given(
