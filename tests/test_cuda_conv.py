@@ -111,6 +111,8 @@ VIEWS = {
     "transposed": lambda x: x.permute(0, 1, 3, 2),
     "parts": lambda x: x[:, :, 1:, :-1],
     "every second column": lambda x: x[:, :, :, ::2],
+    "stretched channels and columns": lambda x: x[:, :1, :, :1].broadcast_to(x.shape),
+    "one number an output": lambda x: x[:, :1, :1, :1].broadcast_to(x.shape),
 }
 
 
@@ -143,6 +145,9 @@ class Permutable(np.ndarray):
 
     def permute(self, *axes: int) -> np.ndarray:
         return self.transpose(axes)
+
+    def broadcast_to(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.broadcast_to(self, shape)
 
 
 def test_given_results(device):

@@ -233,6 +233,19 @@ def test_views_and_out():
     )
 
 
+@pytest.mark.parametrize("stretched", [(3,), (2,), (1,), (2, 3), (1, 3), (1, 2), (1, 2, 3), (0, 3)])
+def test_weights_that_repeat_themselves(stretched):
+    full = (4, 3, 2, 5)
+    shape = tuple(1 if axis in stretched else size for axis, size in enumerate(full))
+    for dtype in (np.float32, np.uint8):
+        x = draw((2, 3, 6, 7), dtype)
+        weight = np.broadcast_to(draw(shape, dtype, 1), full)
+        for method in ("mitchell", "mbm"):
+            np.testing.assert_array_equal(
+                conv2d(x, weight, method=method), conv2d(x, weight.copy(), method=method)
+            )
+
+
 @pytest.mark.parametrize(
     ("x", "weight", "groups"),
     [

@@ -223,6 +223,20 @@ def test_few_rows_at_every_range(isa, dtype, zeros):
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_few_rows_of_infinities_and_nans(isa, dtype):
+    """All of a row may be one of these: a range like any other."""
+    info = ml_dtypes.finfo(dtype)
+    specials = np.array([np.inf, -np.inf, np.nan, 0.0, 1.0, float(info.max)]).astype(dtype)
+    rng = np.random.default_rng(12)
+    for exponent in (int(info.minexp), -12, 0, int(info.maxexp) - 1):
+        for chosen in (specials[:1], specials[2:3], specials[:4:3], specials[:4], specials):
+            a = rng.choice(chosen, (8, 5))
+            b = (rng.choice([-1, 0, 1], (5, 9)) * 2.0**exponent).astype(dtype)
+            for method in (mitchell.Mitchell(), mitchell.Mitchell(1 / 16)):
+                assert_thin(a, b, method)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_a_zero_beside_the_last_place(isa, dtype):
     """What the largest number gives with a zero stays below a sum that cancels to one ulp."""
     info = ml_dtypes.finfo(dtype)

@@ -194,8 +194,16 @@ void Array::check_place(dlpack::Device device) const {
 
 void Array::check_device_of(py::handle object) const {
     if (!py::hasattr(object, "__dlpack_device__")) return;
-    const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
-    check_place({device[0].cast<int32_t>(), device[1].cast<int32_t>()});
+    const py::object answer = object.attr("__dlpack_device__")();
+    int32_t type = 0;
+    int32_t id = 0;
+    if (!PyTuple_Check(answer.ptr()) || PyArg_ParseTuple(answer.ptr(), "ii", &type, &id) == 0) {
+        PyErr_Clear();
+        refuse_type(function_, "`", argument_,
+                    "` must return a type and a number from __dlpack_device__, got ",
+                    py::repr(answer).cast<std::string>());
+    }
+    check_place({type, id});
 }
 
 void Array::load_numpy(py::array array) {

@@ -42,7 +42,11 @@ inline mitchell::Path path_of(const std::string& name) {
     if (name == "sums") return Path::kSums;
     if (name == "flushed") return Path::kFlushed;
     if (name == "exact") return Path::kExact;
-    return name == "general" ? Path::kGeneral : Path::kAuto;
+    if (name == "general") return Path::kGeneral;
+    if (name != "auto") {
+        refuse_value("path_of", "`path` must be auto, sums, flushed, general or exact, got ", name);
+    }
+    return Path::kAuto;
 }
 
 // A function of one floating-point operand.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "core/store.hpp"
@@ -96,15 +97,15 @@ public:
         data_ = static_cast<const char*>(weight.data);
         row_ = step[0];
         // Axes of length 1 have no say.
-        int64_t expected = 0;  // the step of the next axis outwards; 0 while there was none
+        std::optional<int64_t> expected;  // the step of the next axis outwards
         bool even = true;
         depth_ = 1;
         for (int axis = 3; axis >= 1; --axis) {
             if (size[axis] == 1) continue;
-            if (expected == 0) {
-                depth_ = step[axis];
+            if (expected) {
+                even = even && step[axis] == *expected;
             } else {
-                even = even && step[axis] == expected;
+                depth_ = step[axis];
             }
             expected = step[axis] * size[axis];
         }

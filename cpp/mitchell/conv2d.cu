@@ -1,5 +1,7 @@
 // Convolutions: products of the weights with the patches of every image, which are gathered where
 // they are needed.
+#include <optional>
+
 #include "mitchell/geometry.hpp"
 #include "mitchell/lookup.cuh"
 #include "mitchell/sum_products.cuh"
@@ -43,21 +45,21 @@ const Tap* make_taps(const Context& context, const Geometry& g, const TapSteps& 
     return taps;
 }
 
-// The step from one weight of an output to the next, or 0 where there is none; axes of length 1
-// have no say.
-int64_t even_step(const ConstTensor& weight) {
-    int64_t step = 0;
+// The step from one weight of an output to the next, or nothing where there is not one step; axes
+// of length 1 have no say.
+std::optional<int64_t> even_step(const ConstTensor& weight) {
+    std::optional<int64_t> step;
     int64_t expected = 0;  // of the next axis outwards
     for (int axis = 3; axis >= 1; --axis) {
         if (weight.shape[axis] == 1) continue;
-        if (step == 0) {
+        if (!step) {
             step = weight.strides[axis];
         } else if (weight.strides[axis] != expected) {
-            return 0;
+            return {};
         }
         expected = weight.strides[axis] * weight.shape[axis];
     }
-    return step == 0 ? 1 : step;
+    return step.value_or(1);
 }
 
 // The weights of a group as (outputs, c kh kw).
@@ -65,8 +67,10 @@ Operand weights_of(const Context& context, const ConstTensor& weight, const Geom
     Operand operand{};
     operand.data = weight.data;
     operand.line = weight.strides[0];
-    operand.depth = even_step(weight);
-    if (operand.depth != 0) return operand;
+    if (const auto step = even_step(weight)) {
+        operand.depth = *step;
+        return operand;
+    }
     operand.taps =
         make_taps(context, g, {weight.strides[1], weight.strides[2], weight.strides[3], {1, 1}});
     // As patches: every output is an image's row.

@@ -39,6 +39,7 @@ std::optional<ThinPlan> make_thin_plan(Dtype dtype, const Method& method, const 
     const Shape sums = shape_of(chain_dtype(dtype));
     const Fields fields = fields_of(dtype, a, shape, sums);
     const int rebias = sums.bias - shape.bias;
+    if (fields.highest > shape.highest + rebias) return {};  // an infinity or a NaN
     const int64_t offset = offset_of(parameters("matmul", dtype, method), shape, sums);
     const int64_t carry = offset > 0 ? 2 : 1;
     const int64_t length = chain_log2(depth);

@@ -57,10 +57,10 @@ class Method:
         name = kernels.__name__
         made = self.__dict__.get(name)
         if made is None:
-            made = _ON_DEVICES.get((name, self))
+            made = None if kernels is _cpu else _ON_DEVICES.get((name, self))
             if made is None:
                 made = kernels.MitchellMethod(**self._arguments)
-                if kernels is not _cpu:
+                if kernels is not _cpu and self._arguments.get("table") is not None:
                     _ON_DEVICES[name, self] = made
             self.__dict__[name] = made
         return made
@@ -101,8 +101,8 @@ class Method:
         return _make, (type(self), self._parameters())
 
 
-# What the devices keep of a method, 128 KiB of a table at most, is there as long as the process: a
-# captured graph may read it when the method itself is long gone.
+# The tables that devices keep, 128 KiB each at most, are there as long as the process: a captured
+# graph may read one when the method itself is long gone.
 _ON_DEVICES: dict[tuple[str, Method], Any] = {}
 
 
