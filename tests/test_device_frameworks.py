@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -137,6 +138,7 @@ def test_cupy_is_asked_for_its_stream_and_memory_on_the_arrays_device(monkeypatc
     memory = DeviceMemory("sqrt", _arrays._cupy_place(array))
     assert (memory.device, memory.stream) == (2, 102)
     assert memory((3, 4), "float32") == ((3, 4), "float32", True)
+    assert memory((3, 4), "bfloat16") == ((3, 4), ml_dtypes.bfloat16, True)
 
 
 def test_arrays_on_the_cpu_stay_there():

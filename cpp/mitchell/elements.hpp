@@ -10,11 +10,8 @@ namespace slipstick::cpu::SLIPSTICK_LEVEL {
 namespace {
 
 using slipstick::mitchell::Domain;
+using slipstick::mitchell::LaneOfBits;
 using slipstick::mitchell::Parameters;
-
-template <int bits>
-using LaneOfBits =
-    std::conditional_t<bits == 16, uint16_t, std::conditional_t<bits == 32, uint32_t, uint64_t>>;
 
 // out = operation(a, b) on the bits of T, from element `i` on.
 template <class T, class Lane, class Operation>

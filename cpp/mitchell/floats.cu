@@ -12,12 +12,9 @@ using slipstick::mitchell::Domain;
 using slipstick::mitchell::Format;
 using slipstick::mitchell::format;
 using slipstick::mitchell::Kind;
+using slipstick::mitchell::LaneOfBits;
 using slipstick::mitchell::Pattern;
 using slipstick::mitchell::Rule;
-
-template <int bits>
-using LaneOfBits =
-    std::conditional_t<bits == 16, uint16_t, std::conditional_t<bits == 32, uint32_t, uint64_t>>;
 
 // 20 to 30 instructions a product of Mitchell's own; at 12 bytes of float32 an H100 has time for
 // 100.

@@ -24,4 +24,9 @@ template <class T>
 using Pattern = std::conditional_t<sizeof(T) == 8, uint64_t,
                                    std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
 
+// The lanes that a method forms products in (MethodBase::lane_bits).
+template <int bits>
+using LaneOfBits =
+    std::conditional_t<bits == 16, uint16_t, std::conditional_t<bits == 32, uint32_t, uint64_t>>;
+
 }  // namespace slipstick::mitchell

@@ -3,6 +3,7 @@
 
 namespace slipstick::cuda::mitchell {
 
+// make_candidate (sum_products.cu) picks no size for a kernel that is not listed under it.
 void launch_sums(const Context& context, const char* function, TileSize size,
                  const TileProblem& problem) {
     if (size == TileSize::kLarge) {

@@ -75,12 +75,16 @@ def _itself(array: Any) -> Any:
     return array
 
 
-def _numpy_empty(shape: tuple[int, ...], dtype: str) -> Any:
-    if dtype == "bfloat16":
+def _numpy_dtype(name: str) -> Any:
+    if name == "bfloat16":
         import ml_dtypes
 
-        return np.empty(shape, ml_dtypes.bfloat16)
-    return np.empty(shape, dtype)
+        return ml_dtypes.bfloat16
+    return name
+
+
+def _numpy_empty(shape: tuple[int, ...], dtype: str) -> Any:
+    return np.empty(shape, _numpy_dtype(dtype))
 
 
 def _torch_empty(shape: tuple[int, ...], dtype: str) -> Any:
@@ -105,16 +109,12 @@ def _torch_place(array: Any) -> Place | None:
     return Place(empty, device.index, lambda: torch.cuda.current_stream(device).cuda_stream)
 
 
-def _cupy_empty(shape: tuple[int, ...], dtype: str) -> Any:
-    return sys.modules["cupy"].empty(shape, dtype)
-
-
 def _cupy_place(array: Any) -> Place | None:
     cupy = sys.modules["cupy"]
 
     def empty(shape: tuple[int, ...], dtype: str) -> Any:
         with array.device:
-            return _cupy_empty(shape, dtype)
+            return cupy.empty(shape, _numpy_dtype(dtype))
 
     device = array.device.id
     return Place(empty, device, lambda: cupy.cuda.get_current_stream(device).ptr)
@@ -145,7 +145,7 @@ _JAX = Framework(_jax_empty, _jax_finish, mutable=False)
 _FRAMEWORKS = {
     "numpy": _NUMPY,
     "torch": Framework(_torch_empty, _itself),
-    "cupy": Framework(_cupy_empty, _itself),
+    "cupy": _NUMPY,  # never on the CPU: its place decides
     "jax": _JAX,
     "jaxlib": _JAX,
 }

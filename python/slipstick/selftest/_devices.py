@@ -124,4 +124,4 @@ def _with_cupy(cupy: Any, index: int) -> Runner:
         with cupy.cuda.Device(index):
             return cupy.asarray(np.array(array))
 
-    return _on_device(put, cupy.asnumpy, bfloat16=False)  # cupy has no such dtype
+    return _on_device(put, cupy.asnumpy, bfloat16=False)  # not in every cupy
