@@ -56,6 +56,30 @@ unsigned char* shared_memory();
 bool in_kernel();
 // Never comes back: the running kernel ends with a Fault.
 [[noreturn]] void end_kernel(const std::string& reason);
+// The number of the running thread in its block.
+unsigned running_thread();
+unsigned block_threads();
+// The running thread waits until `members` threads wait at meeting `id`; all of them at one place.
+void meet(int id, unsigned members, const char* file, int line);
+// The running thread waits until `holds`, which others' accesses make true.
+void wait_until(std::function<bool()> holds, const char* file, int line);
+
+// --- warps.cpp: what the threads of a block do together (core/ptx.cuh)
+// ------------------------------------------------------------------
+
+// The running thread waits for all `count` threads of its group of so many neighbours, which divide
+// the block. Returns what each of them gave, in their order, until the group meets twice more.
+const void* exchange(unsigned count, const void* value, size_t bytes, const char* file, int line);
+
+// Before a grid: nobody has met, and nothing is on its way.
+void forget_block();
+
+// Copies of 16 bytes to shared memory, or of zeros, which arrive when their thread waits for them.
+void begin_copy(void* target, const void* source, bool valid);
+void commit_copies();
+void wait_for_copies(size_t pending);
+// Refuses what is no row of a matrix: 16 bytes at a multiple of 16.
+void matrix_row(const void* row);
 
 // --- memory.cpp: the devices' memory
 // ------------------------------------------------------------------

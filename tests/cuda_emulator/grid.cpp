@@ -1,9 +1,13 @@
 // The execution of a grid: blocks one after another, the threads of a block on fibers, in an order
 // that changes with every block and at every barrier. A fiber runs threads until one waits, so that
 // a kernel without barriers needs one fiber.
+//
+// Threads wait at meetings, which so many of them have to reach: all of a block, of a warp, of a
+// group. Or until something holds that other threads make true.
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <utility>
@@ -72,10 +76,18 @@ private:
     std::vector<unsigned char> memory_;
 };
 
+// What a thread waits for.
+struct Wait {
+    int meeting;
+    unsigned members;
+    Site site;
+    std::function<bool()> holds;  // instead of a meeting, if there is one
+};
+
 struct Waiting {
     Fiber* fiber;
     unsigned thread;
-    Site site;
+    Wait wait;
 };
 
 // What the running fiber and the scheduler tell each other.
@@ -85,7 +97,7 @@ struct Block {
     std::vector<dim3> indices;    // of the threads
     std::vector<unsigned> order;  // of threads that have not started
     unsigned running;
-    Site site;
+    Wait wait;  // of the thread that waits last
     unsigned char* shared;
     std::exception_ptr failure;
 };
@@ -132,32 +144,102 @@ std::string name(const Site& site) {
     return std::string(slash == nullptr ? site.file : slash + 1) + ":" + std::to_string(site.line);
 }
 
-void check_barrier(const std::vector<Waiting>& waiting) {
+[[noreturn]] void fail(const Waiting& at, const std::string& reason) {
+    become(at.thread);
+    throw Fault(place() + ": waits at " + name(at.wait.site) + ", but " + reason);
+}
+
+// All who meet have to be at one place of the program.
+void check_meeting(const std::vector<Waiting>& waiting) {
     const Waiting& first = waiting.front();
-    const auto fail = [&](const std::string& reason) {
-        become(first.thread);
-        throw Fault(place() + ": waits at " + name(first.site) + ", but " + reason);
-    };
-    const size_t ended = block.indices.size() - waiting.size();
-    if (ended != 0) fail(std::to_string(ended) + " threads of the block have ended");
     for (const Waiting& other : waiting) {
-        const bool same = other.site.line == first.site.line &&
-                          (other.site.file == first.site.file ||
-                           std::strcmp(other.site.file, first.site.file) == 0);
-        if (!same) fail("another thread of the block at " + name(other.site));
+        const Site& site = other.wait.site;
+        const bool same = site.line == first.wait.site.line &&
+                          (site.file == first.wait.site.file ||
+                           std::strcmp(site.file, first.wait.site.file) == 0);
+        if (!same) fail(first, "another thread of the block at " + name(site));
     }
 }
 
-// Goes on with a thread on its fiber, until it waits or ends.
-void resume(Fiber* fiber, std::vector<Waiting>& waiting) {
-    const bool ended = fiber->resume();
-    if (block.failure) std::rethrow_exception(std::exchange(block.failure, nullptr));
-    if (ended) {
-        idle_fibers.push_back(fiber);
-    } else {
-        waiting.push_back({fiber, block.running, block.site});
+// The threads of a block that have started and not ended: those that can go on, those that wait for
+// others at a meeting, and those that wait for something to hold.
+class Threads {
+public:
+    explicit Threads(Random& random) : random_(random) {}
+
+    void run() {
+        while (!block.order.empty()) resume(take_fiber());
+        while (next() || recheck()) {
+            const Waiting going = std::move(ready_.back());
+            ready_.pop_back();
+            become(going.thread);
+            resume(going.fiber);
+        }
+        if (!meetings_.empty()) fail_at_meeting();
+        if (!polling_.empty()) fail(polling_.front(), "nobody makes true what it waits for");
     }
-}
+
+private:
+    bool next() const { return !ready_.empty(); }
+
+    // Goes on with a thread on its fiber, until it waits or ends.
+    void resume(Fiber* fiber) {
+        const bool ended = fiber->resume();
+        if (block.failure) std::rethrow_exception(std::exchange(block.failure, nullptr));
+        if (ended) {
+            idle_fibers.push_back(fiber);
+            return;
+        }
+        Waiting waiting{fiber, block.running, std::move(block.wait)};
+        if (waiting.wait.holds) {
+            polling_.push_back(std::move(waiting));
+            return;
+        }
+        std::vector<Waiting>& all = meetings_[waiting.wait.meeting];
+        all.push_back(std::move(waiting));
+        if (all.size() < all.front().wait.members) return;
+        check_meeting(all);
+        random_.shuffle(all);
+        for (Waiting& each : all) ready_.push_back(std::move(each));
+        meetings_.erase(ready_.back().wait.meeting);
+    }
+
+    // Whether something holds that a thread waits for, which then is ready.
+    bool recheck() {
+        random_.shuffle(polling_);
+        for (size_t i = 0; i < polling_.size();) {
+            become(polling_[i].thread);
+            if (polling_[i].wait.holds()) {
+                ready_.push_back(std::move(polling_[i]));
+                if (i + 1 < polling_.size()) polling_[i] = std::move(polling_.back());
+                polling_.pop_back();
+            } else {
+                ++i;
+            }
+        }
+        return !ready_.empty();
+    }
+
+    // Nobody can go on.
+    [[noreturn]] void fail_at_meeting() {
+        const Waiting& first = meetings_.begin()->second.front();
+        for (const auto& [id, waiting] : meetings_) {
+            if (id == first.wait.meeting)
+                check_meeting(waiting);
+            else
+                fail(first, "another thread of the block at " + name(waiting.front().wait.site));
+        }
+        if (!polling_.empty())
+            fail(first, "another thread of the block at " + name(polling_.front().wait.site));
+        const size_t missing = first.wait.members - meetings_.begin()->second.size();
+        fail(first, std::to_string(missing) + " threads of the block have ended");
+    }
+
+    Random& random_;
+    std::vector<Waiting> ready_;
+    std::map<int, std::vector<Waiting>> meetings_;
+    std::vector<Waiting> polling_;
+};
 
 void run_block(Random& random) {
     SharedMemory shared(block.launch->shared_bytes);
@@ -165,20 +247,7 @@ void run_block(Random& random) {
     block.order.resize(block.indices.size());
     std::iota(block.order.begin(), block.order.end(), 0u);
     random.shuffle(block.order);
-    static std::vector<Waiting> waiting;
-    static std::vector<Waiting> passing;
-    waiting.clear();
-    while (!block.order.empty()) resume(take_fiber(), waiting);
-    while (!waiting.empty()) {
-        check_barrier(waiting);
-        passing.swap(waiting);
-        waiting.clear();
-        random.shuffle(passing);
-        for (const Waiting& next : passing) {
-            become(next.thread);
-            resume(next.fiber, waiting);
-        }
-    }
+    Threads(random).run();
     if (shared.is_overrun()) {
         throw Fault(text(*block.launch) + ", block " + text(blockIdx) + ": wrote beyond its " +
                     std::to_string(block.launch->shared_bytes) + " bytes of shared memory");
@@ -207,6 +276,7 @@ void run_grid(const Launch& launch, const Thread& thread, uint64_t seed) {
     gridDim = launch.grid;
     blockDim = launch.block;
     block = {&launch, &thread, {}, {}, 0, {}, nullptr, nullptr};
+    forget_block();
     for (unsigned z = 0; z < blockDim.z; ++z) {
         for (unsigned y = 0; y < blockDim.y; ++y) {
             for (unsigned x = 0; x < blockDim.x; ++x) block.indices.emplace_back(x, y, z);
@@ -223,10 +293,21 @@ void run_grid(const Launch& launch, const Thread& thread, uint64_t seed) {
     }
 }
 
-void wait_for_block(const char* file, int line) {
-    block.site = {file, line};
+void meet(int id, unsigned members, const char* file, int line) {
+    block.wait = {id, members, {file, line}, {}};
     Fiber::suspend();
 }
+
+void wait_until(std::function<bool()> holds, const char* file, int line) {
+    if (holds()) return;
+    block.wait = {0, 0, {file, line}, std::move(holds)};
+    Fiber::suspend();
+}
+
+void wait_for_block(const char* file, int line) { meet(0, block_threads(), file, line); }
+
+unsigned running_thread() { return block.running; }
+unsigned block_threads() { return static_cast<unsigned>(block.indices.size()); }
 
 unsigned char* shared_memory() { return block.shared; }
 
