@@ -149,15 +149,16 @@ std::string name(const Site& site) {
     throw Fault(place() + ": waits at " + name(at.wait.site) + ", but " + reason);
 }
 
+bool is_same(const Site& a, const Site& b) {
+    return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
+}
+
 // All who meet have to be at one place of the program.
 void check_meeting(const std::vector<Waiting>& waiting) {
     const Waiting& first = waiting.front();
     for (const Waiting& other : waiting) {
-        const Site& site = other.wait.site;
-        const bool same = site.line == first.wait.site.line &&
-                          (site.file == first.wait.site.file ||
-                           std::strcmp(site.file, first.wait.site.file) == 0);
-        if (!same) fail(first, "another thread of the block at " + name(site));
+        if (!is_same(other.wait.site, first.wait.site))
+            fail(first, "another thread of the block at " + name(other.wait.site));
     }
 }
 
@@ -223,14 +224,14 @@ private:
     // Nobody can go on.
     [[noreturn]] void fail_at_meeting() {
         const Waiting& first = meetings_.begin()->second.front();
-        for (const auto& [id, waiting] : meetings_) {
-            if (id == first.wait.meeting)
-                check_meeting(waiting);
-            else
-                fail(first, "another thread of the block at " + name(waiting.front().wait.site));
-        }
-        if (!polling_.empty())
-            fail(first, "another thread of the block at " + name(polling_.front().wait.site));
+        const auto check = [&first](const std::vector<Waiting>& waiting) {
+            for (const Waiting& other : waiting) {
+                if (!is_same(other.wait.site, first.wait.site))
+                    fail(first, "another thread of the block at " + name(other.wait.site));
+            }
+        };
+        for (const auto& [id, waiting] : meetings_) check(waiting);
+        check(polling_);
         const size_t missing = first.wait.members - meetings_.begin()->second.size();
         fail(first, std::to_string(missing) + " threads of the block have ended");
     }
