@@ -153,10 +153,9 @@ bool is_same(const Site& a, const Site& b) {
     return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
-// All who meet have to be at one place of the program.
-void check_meeting(const std::vector<Waiting>& waiting) {
-    const Waiting& first = waiting.front();
-    for (const Waiting& other : waiting) {
+// All have to wait at the same place of the program.
+void check_places(const Waiting& first, const std::vector<Waiting>& others) {
+    for (const Waiting& other : others) {
         if (!is_same(other.wait.site, first.wait.site))
             fail(first, "another thread of the block at " + name(other.wait.site));
     }
@@ -199,7 +198,7 @@ private:
         std::vector<Waiting>& all = meetings_[waiting.wait.meeting];
         all.push_back(std::move(waiting));
         if (all.size() < all.front().wait.members) return;
-        check_meeting(all);
+        check_places(all.front(), all);
         random_.shuffle(all);
         for (Waiting& each : all) ready_.push_back(std::move(each));
         meetings_.erase(ready_.back().wait.meeting);
@@ -224,14 +223,8 @@ private:
     // Nobody can go on.
     [[noreturn]] void fail_at_meeting() {
         const Waiting& first = meetings_.begin()->second.front();
-        const auto check = [&first](const std::vector<Waiting>& waiting) {
-            for (const Waiting& other : waiting) {
-                if (!is_same(other.wait.site, first.wait.site))
-                    fail(first, "another thread of the block at " + name(other.wait.site));
-            }
-        };
-        for (const auto& [id, waiting] : meetings_) check(waiting);
-        check(polling_);
+        for (const auto& [id, waiting] : meetings_) check_places(first, waiting);
+        check_places(first, polling_);
         const size_t missing = first.wait.members - meetings_.begin()->second.size();
         fail(first, std::to_string(missing) + " threads of the block have ended");
     }
