@@ -165,11 +165,12 @@ void check_places(const Waiting& first, const std::vector<Waiting>& others) {
 // others at a meeting, and those that wait for something to hold.
 class Threads {
 public:
-    explicit Threads(Random& random) : random_(random) {}
+    explicit Threads(Random& random) : random_(random), hurried_(random.below(2) == 0) {}
 
     void run() {
         while (!block.order.empty()) resume(take_fiber());
         while (next() || recheck()) {
+            if (!hurried_) std::swap(ready_.back(), ready_[random_.below(ready_.size())]);
             const Waiting going = std::move(ready_.back());
             ready_.pop_back();
             become(going.thread);
@@ -230,6 +231,8 @@ private:
     }
 
     Random& random_;
+    // In every other block whoever met last goes on first: one warp may be far ahead of the others.
+    bool hurried_;
     std::vector<Waiting> ready_;
     std::map<int, std::vector<Waiting>> meetings_;
     std::vector<Waiting> polling_;
