@@ -73,6 +73,7 @@ set(level_sources
 
 # The CUDA module's part.
 set(cuda_sources
+  cpp/attention/forward_simt.cu
   cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
   cpp/mitchell/conv2d.cu
