@@ -246,13 +246,17 @@ __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence&
     return sequence.valid ? static_cast<Acc>(factor) : std::numeric_limits<Acc>::quiet_NaN();
 }
 
-// What the mask adds to a score, -inf where it hides the key: only -inf does, so a finite number
-// beyond the type's range stays finite.
+// Where the mask's row begins.
+__device__ __forceinline__ int64_t mask_row_of(const Problem& problem, const Sequence& sequence,
+                                               int64_t head, int64_t query) {
+    return sequence.batch * problem.mask.batch + head * problem.mask.head +
+           query * problem.mask.row;
+}
+
+// What the mask's element number `at` adds to a score, -inf where it hides the key: only -inf does,
+// so a finite number beyond the type's range stays finite.
 template <class Acc>
-__device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& sequence,
-                                       int64_t head, int64_t query, int64_t key) {
-    const int64_t at = sequence.batch * problem.mask.batch + head * problem.mask.head +
-                       query * problem.mask.row + key * problem.mask.column;
+__device__ __forceinline__ Acc bias_at(const Problem& problem, int64_t at) {
     if (problem.mask_dtype == Dtype::kBool) {
         return static_cast<const Bool*>(problem.mask.data)[at]
                    ? Acc{0}
@@ -264,6 +268,12 @@ __device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& s
     if (bias > highest && bias < infinity) return std::numeric_limits<Acc>::max();
     if (bias < -highest && bias > -infinity) return -std::numeric_limits<Acc>::max();
     return static_cast<Acc>(bias);
+}
+template <class Acc>
+__device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& sequence,
+                                       int64_t head, int64_t query, int64_t key) {
+    return bias_at<Acc>(problem,
+                        mask_row_of(problem, sequence, head, query) + key * problem.mask.column);
 }
 
 template <class Acc>
