@@ -182,7 +182,7 @@ Place place_of_option(py::handle object, const Place& place) {
     if (!py::hasattr(object, "__dlpack_device__")) return kOnCpu;  // Array says what it is not
     const py::object answer = object.attr("__dlpack_device__")();
     const bool on_host = PyTuple_Check(answer.ptr()) && PyTuple_GET_SIZE(answer.ptr()) > 0 &&
-                         py::int_(dlpack::kCpu).equal(answer[py::int_(0)]);
+                         py::int_(static_cast<int>(dlpack::kCpu)).equal(answer[py::int_(0)]);
     return on_host ? kOnCpu : place;
 }
 
