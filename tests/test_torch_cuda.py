@@ -1,4 +1,4 @@
-"""Operators of approximate products on CUDA devices: shapes anywhere, bits where there is one."""
+"""Operators on CUDA devices: shapes anywhere, numbers where there is one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from slipstick.torch import (  # noqa: E402
+    SSMaxScale,
     approximate,
     attention,
     mitchell_conv2d,
@@ -21,7 +22,7 @@ from slipstick.torch import (  # noqa: E402
 has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 
 
-@pytest.mark.parametrize("name", ["mitchell_matmul", "mitchell_conv2d"])
+@pytest.mark.parametrize("name", ["mitchell_matmul", "mitchell_conv2d", "attention"])
 def test_operators_and_their_gradients_are_registered(name):
     assert has_kernel(f"slipstick::{name}", "CUDA")
     assert has_kernel(f"slipstick::{name}", "AutocastCUDA")
@@ -40,6 +41,26 @@ def test_fake_tensors_have_shapes_and_devices():
         assert (out.shape, out.device.type) == ((2, 4, 6, 6), "cuda")
 
 
+@pytest.mark.parametrize("lengths", [None, 7, [7, 3], "cpu", "cuda"])
+def test_fake_attention(lengths):
+    """Lengths may lie beside the tensors or on the CPU, where ints and lists go."""
+    with FakeTensorMode():
+        if isinstance(lengths, str):
+            lengths = torch.full((2,), 7, device=lengths)
+        query, key, value = (
+            torch.empty(2, heads, length, 16, device="cuda", requires_grad=True)
+            for heads, length in ((4, 5), (2, 7), (2, 7))
+        )
+        scale = SSMaxScale(0.2, heads=4, device="cuda")
+        out, stats = attention(
+            query, key, value, scale=scale, key_lengths=lengths, return_stats=True
+        )
+        assert {(x.shape, x.device.type) for x in stats} == {((2, 4, 5), "cuda")}
+        (out.sum() + stats.entropy.sum()).backward()
+        for x in (query, key, value, scale.s):
+            assert (x.grad.shape, x.grad.device) == (x.shape, x.device)
+
+
 def test_devices_are_not_mixed_and_others_have_no_kernel():
     with FakeTensorMode():
         a, b = torch.empty(4, 4, device="cuda"), torch.empty(4, 4)
@@ -47,9 +68,12 @@ def test_devices_are_not_mixed_and_others_have_no_kernel():
             ValueError, match=r"^mitchell_matmul: `b` must be on device cuda:0 like `a`, got "
         ):
             mitchell_matmul(a, b)
-        head = torch.empty(1, 1, 4, 4, device="cuda")
-        with pytest.raises(ValueError, match=r"^attention: `query` must be on the CPU, which "):
-            attention(head, head, head)
+        head, other = torch.empty(1, 1, 4, 4, device="cuda"), torch.empty(1, 1, 4, 4)
+        with pytest.raises(ValueError, match=r"^attention: `key` must be on device cuda:0 like "):
+            attention(head, other, head)
+        for name in ("mask", "scale"):
+            with pytest.raises(ValueError, match=rf"^attention: `{name}` must be on device cuda:0"):
+                attention(head, head, head, **{name: other[0, 0]})
         with pytest.raises(
             ValueError, match=r"`a` must be on the CPU or a CUDA device, which alone has a kernel"
         ):
