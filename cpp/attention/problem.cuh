@@ -246,15 +246,8 @@ __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence&
     return sequence.valid ? static_cast<Acc>(factor) : std::numeric_limits<Acc>::quiet_NaN();
 }
 
-// Where the mask's row begins.
-__device__ __forceinline__ int64_t mask_row_of(const Problem& problem, const Sequence& sequence,
-                                               int64_t head, int64_t query) {
-    return sequence.batch * problem.mask.batch + head * problem.mask.head +
-           query * problem.mask.row;
-}
-
-// What the mask's element number `at` adds to a score, -inf where it hides the key: only -inf does,
-// so a finite number beyond the type's range stays finite.
+// What the mask adds to a score, -inf where it hides the key: only -inf does, so a finite number
+// beyond the type's range stays finite. `at` counts elements of the mask.
 template <class Acc>
 __device__ __forceinline__ Acc bias_at(const Problem& problem, int64_t at) {
     if (problem.mask_dtype == Dtype::kBool) {
@@ -269,11 +262,12 @@ __device__ __forceinline__ Acc bias_at(const Problem& problem, int64_t at) {
     if (bias < -highest && bias > -infinity) return -std::numeric_limits<Acc>::max();
     return static_cast<Acc>(bias);
 }
+
 template <class Acc>
 __device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& sequence,
                                        int64_t head, int64_t query, int64_t key) {
-    return bias_at<Acc>(problem,
-                        mask_row_of(problem, sequence, head, query) + key * problem.mask.column);
+    return bias_at<Acc>(problem, sequence.batch * problem.mask.batch + head * problem.mask.head +
+                                     query * problem.mask.row + key * problem.mask.column);
 }
 
 template <class Acc>
