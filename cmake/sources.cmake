@@ -75,6 +75,9 @@ set(level_sources
 # The CUDA module's part.
 set(cuda_sources
   cpp/attention/attention.cu
+  cpp/attention/combine.cu
+  cpp/attention/few_rows_mma.cu
+  cpp/attention/few_rows_simt.cu
   cpp/attention/forward_simt.cu
   cpp/attention/mask_counts.cu
   cpp/attention/prepare.cu

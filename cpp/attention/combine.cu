@@ -1,7 +1,8 @@
 // What the parts of the keys gave for a row, put together:
 //   m = max m_p     f_p = e^(m_p - m)     l = sum f_p l_p     a = sum f_p (a_p + (m_p - m) l_p)
 //   out = sum f_p out_p / l
-#include "attention/few_rows.cuh"
+#include "attention/few_rows_parts.cuh"
+#include "core/ptx.cuh"
 
 namespace slipstick::cuda::attention {
 namespace {
@@ -26,27 +27,22 @@ __device__ __forceinline__ T across_lanes(T value, Join join) {
     return value;
 }
 
-// A block a row; `tile_rows` rows of a tile have blocks.
+// A block a row.
 template <class T, class Acc>
-__global__ void __launch_bounds__(kThreads)
-    combine_parts(Problem problem, Parts<Acc> parts, int tile_rows) {
+__global__ void __launch_bounds__(kThreads) combine_parts(Problem problem, Parts<Acc> parts) {
     __shared__ CombineShared<Acc> shared;
-    const Work work = work_of(problem, kFewRows, blockIdx.x / tile_rows);
-    const int64_t row = work.first_row + blockIdx.x % tile_rows;
-    if (work.none || row >= problem.group * work.sequence.queries) return;
+    const Work work = few_rows_work(problem, blockIdx.x / parts.rows);
+    const int64_t row = blockIdx.x % parts.rows;
     const int count = static_cast<int>(parts_of(work.sequence.length).count);
-    const int64_t at = state_row(problem, work, row);
+    if (work.none || row >= problem.group * work.sequence.queries || count == 1) return;
+    const int64_t at = parts.at(problem, work, 0) + row;
     const int thread = static_cast<int>(threadIdx.x);
     const int warp = thread / kWarp;
     const auto plus = [](Acc a, Acc b) { return a + b; };
 
     RowState<Acc> own{-kInfinity<Acc>, 0, 0};
-    if (thread < count) {
-        const int64_t place = thread * parts.rows + at;
-        own = {parts.maximum[place], parts.sum[place], parts.moment[place]};
-    }
-    RowState<Acc> total{
-        across_lanes(own.maximum, [](Acc a, Acc b) { return larger(a, b); }), 0, 0};
+    if (thread < count) own = parts.state[at + thread * parts.step(problem)];
+    RowState<Acc> total{across_lanes(own.maximum, [](Acc a, Acc b) { return larger(a, b); }), 0, 0};
     if (thread % kWarp == 0) shared.warp[warp].maximum = total.maximum;
     __syncthreads();
     for (int i = 0; i < kWarps; ++i) total.maximum = larger(total.maximum, shared.warp[i].maximum);
@@ -70,7 +66,7 @@ __global__ void __launch_bounds__(kThreads)
     T* const out = out_of<T>(problem, work, row);
     for (int column = thread; column < problem.dim_v; column += kThreads) {
         const Acc* source = parts.out + at * problem.dim_v + column;
-        const int64_t step = parts.rows * problem.dim_v;
+        const int64_t step = parts.step(problem) * problem.dim_v;
         Acc sum = 0;
 #pragma unroll 8
         for (int part = 0; part < count; ++part, source += step) {
@@ -83,12 +79,9 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T, class Acc>
 void run(const Context& context, const Problem& problem, const Parts<Acc>& parts) {
-    const int64_t rows = problem.group * problem.queries;
-    const int64_t tile_rows =
-        problem.is_packed() ? kFewRows : std::min<int64_t>(kFewRows, rows);
-    const int64_t blocks = tiles_of(problem, kFewRows) * tile_rows;
+    const int64_t blocks = problem.sequences * problem.kv_heads * parts.rows;
     launch(context, problem.function, &combine_parts<T, Acc>, dim3(static_cast<unsigned>(blocks)),
-           dim3(kThreads), 0, problem, parts, static_cast<int>(tile_rows));
+           dim3(kThreads), 0, problem, parts);
 }
 
 }  // namespace
@@ -99,8 +92,8 @@ int64_t key_parts(const Problem& problem) {
 }
 
 void combine(const Context& context, const Problem& problem, const Parts<float>& parts) {
-    dispatch<float, Float16, BFloat16>(
-        problem.dtype, [&]<class T>() { run<T, float>(context, problem, parts); });
+    dispatch<float, Float16, BFloat16>(problem.dtype,
+                                       [&]<class T>() { run<T, float>(context, problem, parts); });
 }
 void combine(const Context& context, const Problem& problem, const Parts<double>& parts) {
     run<double, double>(context, problem, parts);

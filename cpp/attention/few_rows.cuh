@@ -9,117 +9,22 @@
 // way. No barrier is met before the warp's last key.
 //
 // The keys of a sequence are cut into parts by their number alone. A part leaves (m, l, a, out) in
-// scratch memory, and combine.cu puts the parts together; a single part writes the result. Within a
-// part step s (keys 16 s to 16 s + 15) is warp s % kWarps's, and the warps' states are put together
-// in their order: so a row's bits depend neither on the batch, nor on the rows beside it, nor on
-// how many blocks there are.
+// scratch memory, and combine.cuh puts the parts together; a single part writes the result. Within
+// a part step s (keys 16 s to 16 s + 15) is warp s % kWarps's, and the warps' states are put
+// together in their order: so a row's bits depend neither on the batch, nor on the rows beside it,
+// nor on how many blocks there are.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 
-#include "attention/device_kernels.cuh"
-#include "attention/prepare.cuh"
+#include "attention/few_rows_parts.cuh"
 #include "core/launch.cuh"
 #include "core/ptx.cuh"
 
 namespace slipstick::cuda::attention {
 
 inline constexpr int kStepKeys = 16;
-
-// --- Parts of the keys ---
-
-// At 128 columns of 16 bits 512 keys are 256 KB: 64 blocks of that keep a device busy, and the
-// part's state is at most 3 % of it. No more than 128, so that combine's own reading stays short.
-inline constexpr int64_t kPartKeys = 512;
-inline constexpr int64_t kMostParts = 128;
-
-struct KeyParts {
-    int64_t count;
-    int64_t keys;  // of each but the last
-};
-__host__ __device__ inline KeyParts parts_of(int64_t keys) {
-    int64_t size = kPartKeys;
-    while (size * kMostParts < keys) size *= 2;
-    return {keys > 0 ? ceil_div(keys, size) : 1, size};
-}
-
-// Where a row's state lies among those of a part.
-__device__ __forceinline__ int64_t state_row(const Problem& problem, const Work& work,
-                                             int64_t row) {
-    const int64_t rows = problem.group * problem.queries;
-    return (work.sequence.batch * problem.kv_heads + work.kv_head) * rows +
-           problem.group * work.sequence.first_query + row;
-}
-
-// --- States of rows ---
-
-template <class Acc>
-struct RowState {
-    Acc maximum;
-    Acc sum;
-    Acc moment;
-};
-
-template <class Acc>
-inline constexpr Acc kInfinity = std::numeric_limits<Acc>::infinity();
-
-// The distance to a reference as a factor of a moment: 0 times -inf would be NaN. e^kLowest is
-// 2^-126 (2^-1022).
-template <class Acc>
-inline constexpr Acc kLowest = static_cast<Acc>(sizeof(Acc) == 8 ? -708.3964185322641
-                                                                 : -87.33654475055310);
-
-// The larger one, `a` where b is NaN.
-template <class Acc>
-__device__ __forceinline__ Acc larger(Acc a, Acc b) {
-    return b > a ? b : a;
-}
-
-// Adds a state to `total`, whose maximum is the largest of all that come. Returns the factor of the
-// state's `out`, negative where that is nothing.
-template <class Acc>
-__device__ __forceinline__ Acc add_state(const RowState<Acc>& state, RowState<Acc>& total) {
-    if (state.sum == 0) return Acc{-1};
-    const Acc delta = state.maximum == total.maximum ? Acc{0} : state.maximum - total.maximum;
-    const Acc factor = std::exp(delta);
-    total.sum += factor * state.sum;
-    total.moment += factor * (state.moment + larger(kLowest<Acc>, delta) * state.sum);
-    return factor;
-}
-
-// Writes the row's statistics, and returns what its `out` is to be divided by.
-template <class Acc>
-__device__ __forceinline__ Acc finish_state(const Problem& problem, const Work& work, int64_t row,
-                                            const RowState<Acc>& state) {
-    const int64_t head = work.kv_head * problem.group + row % problem.group;
-    const int64_t query = row / problem.group;
-    const bool empty = visible_of(problem, work.sequence, head, query) == 0;
-    if (problem.has_stats()) {
-        write_stats(
-            problem, work.sequence, head, query,
-            slipstick::attention::row_stats(empty, state.maximum, state.sum, state.moment));
-    }
-    return empty ? Acc{1} : state.sum;
-}
-
-template <class T, class Acc>
-__device__ __forceinline__ T rounded(Acc value) {
-    if constexpr (std::is_same_v<T, Float16>) {
-        return to_float16(value);
-    } else if constexpr (std::is_same_v<T, BFloat16>) {
-        return to_bfloat16(value);
-    } else {
-        return value;
-    }
-}
-
-template <class T>
-__device__ __forceinline__ T* out_of(const Problem& problem, const Work& work, int64_t row) {
-    return problem.out.at<T>(work.sequence.batch,
-                             work.kv_head * problem.group + row % problem.group,
-                             work.sequence.first_query + row / problem.group);
-}
 
 // --- A block ---
 
@@ -214,9 +119,9 @@ __device__ __forceinline__ void put_rows(const Problem& problem, const Work& wor
 template <class Engine>
 __device__ __forceinline__ void finish_part(const Problem& problem, const Work& work, int rows,
                                             const Parts<typename Engine::Acc>& parts, int64_t part,
-                                            FewRowsShared<Engine>& shared) {
+                                            bool alone, FewRowsShared<Engine>& shared) {
     using Acc = typename Engine::Acc;
-    const bool alone = parts.count == 1;
+    const int64_t first_state = parts.at(problem, work, part) + work.first_row;
     const int thread = static_cast<int>(threadIdx.x);
     if (thread < rows) {
         RowState<Acc> total{-kInfinity<Acc>, 0, 0};
@@ -225,14 +130,9 @@ __device__ __forceinline__ void finish_part(const Problem& problem, const Work& 
         for (int warp = 0; warp < Engine::kWarps; ++warp)
             shared.weight[warp][thread] = add_state(shared.state[warp][thread], total);
         if (alone) {
-            shared.divisor[thread] =
-                finish_state(problem, work, work.first_row + thread, total);
+            shared.divisor[thread] = finish_state(problem, work, work.first_row + thread, total);
         } else {
-            const int64_t at =
-                part * parts.rows + state_row(problem, work, work.first_row + thread);
-            parts.maximum[at] = total.maximum;
-            parts.sum[at] = total.sum;
-            parts.moment[at] = total.moment;
+            parts.state[first_state + thread] = total;
         }
     }
     __syncthreads();
@@ -246,13 +146,12 @@ __device__ __forceinline__ void finish_part(const Problem& problem, const Work& 
             if (!(weight < 0))
                 sum += weight * shared.ring[warp].out[out_at<Engine::kDim>(r, column)];
         }
-        const int64_t row = work.first_row + r;
         if (alone) {
-            out_of<typename Engine::T>(problem, work, row)[column * problem.out.column] =
+            out_of<typename Engine::T>(problem, work,
+                                       work.first_row + r)[column * problem.out.column] =
                 rounded<typename Engine::T>(sum / shared.divisor[r]);
         } else {
-            parts.out[(part * parts.rows + state_row(problem, work, row)) * problem.dim_v +
-                      column] = sum;
+            parts.out[(first_state + r) * problem.dim_v + column] = sum;
         }
     }
 }
@@ -281,14 +180,12 @@ __global__ void __launch_bounds__(Engine::kWarps* kWarp)
     auto& shared = *dynamic_shared<FewRowsShared<Engine>>();
     const int64_t tile = blockIdx.x / part_blocks;
     int64_t part = blockIdx.x % part_blocks;
-    Work work = work_of(problem, kFewRows, tile / subtiles);
-    if (work.none) return;
-    work.first_row += tile % subtiles * Engine::kRows;
+    Work work = few_rows_work(problem, tile / subtiles);
+    work.first_row = tile % subtiles * Engine::kRows;
     const int64_t rows_left = problem.group * work.sequence.queries - work.first_row;
-    if (rows_left <= 0) return;
-    const int rows = rows_left < Engine::kRows ? static_cast<int>(rows_left) : Engine::kRows;
     const KeyParts cut = parts_of(work.sequence.length);
-    if (part >= cut.count) return;
+    if (work.none || rows_left <= 0 || part >= cut.count) return;
+    const int rows = rows_left < Engine::kRows ? static_cast<int>(rows_left) : Engine::kRows;
 
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     const Seen all = seen_by(problem, work, rows);
@@ -340,37 +237,24 @@ __global__ void __launch_bounds__(Engine::kWarps* kWarp)
         sync_warp();
         engine.put_state();
         __syncthreads();
-        finish_part(problem, work, rows, parts, part, shared);
+        finish_part(problem, work, rows, parts, part, cut.count == 1, shared);
         __syncthreads();
     }
 }
 
-// With parts of the keys to put together, which the kernel leaves in scratch memory.
 template <class Engine>
-void run_few_rows(const Context& context, const Problem& untiled,
+void run_few_rows(const Context& context, const Problem& problem,
                   const typename Engine::Operands& operands) {
     using Acc = typename Engine::Acc;
-    const Problem problem = prepare_tiles(context, untiled, kFewRows);
-    const int64_t tiles = tiles_of(problem, kFewRows) * (kFewRows / Engine::kRows);
-    Parts<Acc> parts{};
-    parts.count = key_parts(problem);
-    if (parts.count > 1) {
-        parts.rows = problem.kv_heads * problem.group * problem.queries;
-        if (!problem.is_packed()) parts.rows *= problem.sequences;
-        const int64_t states = parts.count * parts.rows;
-        parts.out = context.memory->allocate_array<Acc>(states * problem.dim_v);
-        parts.maximum = context.memory->allocate_array<Acc>(3 * states);
-        parts.sum = parts.maximum + states;
-        parts.moment = parts.sum + states;
-    }
+    const int64_t tiles = problem.sequences * problem.kv_heads * (kFewRows / Engine::kRows);
+    const Parts<Acc> parts = allocate_parts<Acc>(context, problem);
     // A thousand blocks fill a device; where tiles alone are more, a block takes several parts, so
     // that sequences much shorter than the longest leave few blocks without work.
-    const int64_t part_blocks =
-        std::min(parts.count, std::max<int64_t>(8, ceil_div(1024, tiles)));
+    const int64_t part_blocks = std::min(parts.most, std::max<int64_t>(8, ceil_div(1024, tiles)));
     launch(context, problem.function, &few_rows<Engine>,
            dim3(static_cast<unsigned>(tiles * part_blocks)), dim3(Engine::kWarps * kWarp),
            sizeof(FewRowsShared<Engine>), problem, parts, operands, static_cast<int>(part_blocks));
-    if (parts.count > 1) combine(context, problem, parts);
+    if (parts.most > 1) combine(context, problem, parts);
 }
 
 }  // namespace slipstick::cuda::attention

@@ -162,8 +162,8 @@ private:
 
     __device__ __forceinline__ void load(T* tile, const TileSource& source, const Operand& operand,
                                          int key) const {
-        const T* const first = operand.template at<const T>(
-            work_.sequence.batch, work_.kv_head, work_.sequence.first_key + key);
+        const T* const first = operand.template at<const T>(work_.sequence.batch, work_.kv_head,
+                                                            work_.sequence.first_key + key);
         // Half a tile at a time: the addresses of a whole one take registers that `out_` wants.
 #pragma unroll 1
         for (int begin = 0; begin < kStepKeys; begin += kHalf) {
@@ -195,11 +195,9 @@ private:
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 RowState<float>& state = state_[i];
-                const float delta =
-                    state.maximum == before[i] ? 0.0f : before[i] - state.maximum;
+                const float delta = state.maximum == before[i] ? 0.0f : before[i] - state.maximum;
                 const float alpha = exp2_fast(delta * kLog2E);
-                state.moment =
-                    alpha * (state.moment + larger(kLowest<float>, delta) * state.sum);
+                state.moment = alpha * (state.moment + larger(kLowest<float>, delta) * state.sum);
                 state.sum *= alpha;
 #pragma unroll
                 for (auto& block : out_) {
@@ -265,7 +263,8 @@ private:
                 if (!any_lane(infinite)) continue;
 #pragma unroll
                 for (int i = 0; i < 2; ++i)
-                    if (infinite && !(weight[i] < 0)) out_[e / 2][2 * i + e % 2] += weight[i] * value;
+                    if (infinite && !(weight[i] < 0))
+                        out_[e / 2][2 * i + e % 2] += weight[i] * value;
             }
         }
     }
