@@ -75,7 +75,10 @@ set(level_sources
 # The CUDA module's part.
 set(cuda_sources
   cpp/attention/attention.cu
+  cpp/attention/backward_rows.cu
+  cpp/attention/backward_simt.cu
   cpp/attention/forward_simt.cu
+  cpp/attention/scale_gradient.cu
   cpp/attention/mask_counts.cu
   cpp/attention/prepare.cu
   cpp/mitchell/all_products.cu
