@@ -78,9 +78,9 @@ set(cuda_sources
   cpp/attention/backward_rows.cu
   cpp/attention/backward_simt.cu
   cpp/attention/forward_simt.cu
-  cpp/attention/scale_gradient.cu
   cpp/attention/mask_counts.cu
   cpp/attention/prepare.cu
+  cpp/attention/scale_gradient.cu
   cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
   cpp/mitchell/conv2d.cu
