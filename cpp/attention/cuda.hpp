@@ -43,4 +43,12 @@ void attention_varlen(const Context& context, const Inputs& inputs, const Bounds
                       const Packing& packing, const Options& options, const Tensor& out,
                       const Stats* stats);
 
+// Of parts that result_of_merge accepts.
+void merge(const Context& context, const std::vector<Part>& parts, const Tensor& out,
+           const Stats& stats);
+
+// `out` may be `scores`.
+void softmax(const Context& context, const ConstTensor& scores, const Scale& scale,
+             bool scale_on_device, int64_t axis, const Tensor& out);
+
 }  // namespace slipstick::cuda::attention
