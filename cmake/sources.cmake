@@ -75,6 +75,7 @@ set(level_sources
 # The CUDA module's part.
 set(cuda_sources
   cpp/attention/attention.cu
+  cpp/attention/forward_mma.cu
   cpp/attention/forward_simt.cu
   cpp/attention/mask_counts.cu
   cpp/attention/prepare.cu

@@ -17,7 +17,13 @@ void add_results(Problem& problem, const Target& out, const Stats* stats) {
     problem.max_logit = row_target_of(stats->max_logit);
 }
 
-void forward(const Context& context, const Problem& problem) { forward_simt(context, problem); }
+void forward(const Context& context, const Problem& problem) {
+    if (item_size(problem.dtype) == 2) {
+        forward_mma(context, problem);
+    } else {
+        forward_simt(context, problem);
+    }
+}
 
 using slipstick::attention::Shape;
 

@@ -291,11 +291,8 @@ private:
                                          const Operand& operand, int tile) const {
         const T* const first =
             operand.at<T>(work_.sequence.batch, work_.kv_head, work_.sequence.first_key + tile);
-        const int begin = block_keys_.first - tile;
-        const int end = block_keys_.last - tile;
-        load_tile<kKeys, kColumns, Shape::kThreads>(target, source, [&](int r) {
-            return r >= begin && r < end ? first + r * operand.row : nullptr;
-        });
+        load_rows<kKeys, kColumns, Shape::kThreads>(
+            target, source, first, operand.row, block_keys_.first - tile, block_keys_.last - tile);
     }
     __device__ __forceinline__ void load_keys(int tile) const {
         load(memory_.key, tiles_.key, problem_.key, tile);
