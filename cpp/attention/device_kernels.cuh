@@ -17,9 +17,9 @@ void forward_mma(const Context& context, const Problem& problem);
 bool hopper_serves(const Context& context, const Problem& problem);
 void forward_hopper(const Context& context, const Problem& problem);
 
-// Few rows a key head: each block takes part of the keys, so that few sequences fill the device.
-// How many parts depends on the number of keys alone.
-inline constexpr int64_t kFewRows = 16;
+// Up to kFewRows rows a key head: each block takes part of the keys, so that few sequences fill the
+// device. How many parts depends on the number of keys alone. Of packed sequences those of more
+// rows are left out (see Problem::few_rows_apart), and all where bounds are not valid.
 int64_t key_parts(const Problem& problem);
 void few_rows_mma(const Context& context, const Problem& problem);   // float16, bfloat16
 void few_rows_simt(const Context& context, const Problem& problem);  // float32, float64

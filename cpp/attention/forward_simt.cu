@@ -3,6 +3,7 @@
 // scores stay in registers, weights pass from the threads of a row to each other through shared
 // memory.
 #include "attention/device_kernels.cuh"
+#include "attention/prepare.cuh"
 #include "attention/simt.cuh"
 #include "core/launch.cuh"
 
@@ -82,7 +83,8 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
                                     head * problem.query.head +
                                     (sequence.first_query + query) * problem.query.row;
             if (problem.has_mask())
-                shared.mask_rows[thread] = mask_row_of(problem, sequence, head, query);
+                shared.mask_rows[thread] = sequence.batch * problem.mask.batch +
+                                           head * problem.mask.head + query * problem.mask.row;
             if (seen.last > 0) atomicMin(&shared.some_first, static_cast<unsigned>(seen.first));
             atomicMax(&shared.some_last, static_cast<unsigned>(seen.last));
             atomicMax(&shared.all_first, static_cast<unsigned>(seen.first));
@@ -339,7 +341,8 @@ void run(const Context& context, const Problem& problem) {
                         is_direct<Acc>(problem.value, problem.dtype, problem.dim_v)};
     launch(context, problem.function, &forward_tiles<Acc, columns>,
            dim3(static_cast<unsigned>(tiles_of(problem, Tile<Acc>::kRows))),
-           dim3(Tile<Acc>::kThreads), sizeof(Shared<Acc>), problem, direct);
+           dim3(Tile<Acc>::kThreads), sizeof(Shared<Acc>),
+           prepare_tiles(context, problem, Tile<Acc>::kRows), direct);
 }
 
 template <class Acc>

@@ -164,10 +164,7 @@ __global__ void __launch_bounds__(kThreads)
     find_tiles(const int64_t* bounds, int64_t sequences, int64_t group, int64_t tile_rows,
                int64_t* starts) {
     __shared__ int64_t sums[2][kThreads];
-    if (bounds[0] < 0) {
-        if (threadIdx.x == 0) starts[0] = -1;
-        return;
-    }
+    if (bounds[0] < 0) return;
     const auto thread = static_cast<int>(threadIdx.x);
     int64_t before = 0;
     for (int64_t first = 0; first < sequences; first += kThreads) {
