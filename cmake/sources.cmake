@@ -78,6 +78,7 @@ set(cuda_sources
   cpp/attention/backward.cu
   cpp/attention/backward_rows.cu
   cpp/attention/backward_simt.cu
+  cpp/attention/forward_mma.cu
   cpp/attention/forward_simt.cu
   cpp/attention/mask_counts.cu
   cpp/attention/prepare.cu
