@@ -78,6 +78,9 @@ set(cuda_sources
   cpp/attention/backward.cu
   cpp/attention/backward_rows.cu
   cpp/attention/backward_simt.cu
+  cpp/attention/combine.cu
+  cpp/attention/few_rows_mma.cu
+  cpp/attention/few_rows_simt.cu
   cpp/attention/forward_mma.cu
   cpp/attention/forward_simt.cu
   cpp/attention/mask_counts.cu

@@ -40,8 +40,12 @@ Kinds kinds_of(const Problem& problem) {
     return {few, !few};
 }
 
-void forward(const Context& context, Problem problem, const Kinds&) {
-    forward_simt(context, problem);
+void forward(const Context& context, Problem problem, const Kinds& kinds) {
+    const bool half = item_size(problem.dtype) == 2;
+    if (kinds.few) (half ? few_rows_mma : few_rows_simt)(context, problem);
+    if (!kinds.many) return;
+    problem.few_rows_apart = problem.is_packed();
+    (half ? forward_mma : forward_simt)(context, problem);
 }
 
 using slipstick::attention::Shape;
