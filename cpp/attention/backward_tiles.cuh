@@ -23,7 +23,7 @@ struct Lines {
     int columns;
     bool vectors;  // 16 bytes of a row lie together, at multiples of 16
 
-    __device__ __forceinline__ Data* at(int64_t line) const {
+    __device__ __forceinline__ Data* at(int line) const {
         if (group == 1) return data + line * row;
         const auto number = static_cast<unsigned>(line);
         return data + number / group * row + number % group * head;
@@ -58,8 +58,8 @@ __device__ __forceinline__ T* chunk_of(T* tile, int row, int chunk) {
 // Starts loading lines `first` to `first + count`, zeros for the rest of the kRows rows and behind
 // the columns.
 template <class T, int kWidth, int kRows, int kThreads>
-__device__ __forceinline__ void load_lines(T* tile, const Lines<const T>& lines, int64_t first,
-                                           int64_t count) {
+__device__ __forceinline__ void load_lines(T* tile, const Lines<const T>& lines, int first,
+                                           int count) {
     constexpr int kChunks = kWidth / kChunk;
     static_assert(kRows * kChunks % kThreads == 0);
 #pragma unroll 2
@@ -205,7 +205,7 @@ __device__ __forceinline__ void add_seen_lines(float (&sums)[kTall][kWidth / 8][
 // of the warp's own rows of a tile.
 template <class T, int kWidth, int kTall, class Factor>
 __device__ __forceinline__ void store_lines(const float (&sums)[kTall][kWidth / 8][4], T* tile,
-                                            const Lines<T>& lines, int64_t first, int64_t count,
+                                            const Lines<T>& lines, int first, int64_t count,
                                             Factor factor) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     sync_warp();
