@@ -46,9 +46,9 @@ using WideShape = BackwardShape<256, 4, 1, 32, 32>;
 
 // What the scores of a row need.
 struct alignas(16) RowNumbers {
-    float factor;      // lambda; times log2 e where nothing else becomes of a score
-    float lse;         // likewise
-    float constant;    // D - dL + dH H
+    float factor;       // lambda; times log2 e where nothing else becomes of a score
+    float lse;          // likewise
+    float constant;     // D - dL + dH H
     float grad_factor;  // lambda; where keys are owned, times BackwardArguments::key_unit
 };
 struct alignas(16) RowOptions {
@@ -100,7 +100,7 @@ class BackwardBlock {
     static constexpr int kTall = Shape::kTall;
     static constexpr int kOwned = Shape::kOwned;
     static constexpr int kStreamed = Shape::kStreamed;
-    static constexpr int kColumns = Shape::kAcross / 8;  // of 8 accumulators
+    static constexpr int kColumns = Shape::kAcross / 8;           // of 8 accumulators
     static constexpr int kRows = kOwnsKeys ? kStreamed : kOwned;  // of a set of numbers
 
 public:
@@ -124,8 +124,8 @@ public:
         own_[1] = own_[0] + kOwned * kWidth;
         streamed_at_ = own_[1] + kOwned * kWidth;
         const int sets = kOwnsKeys ? arguments.stages : 1;
-        numbers_ = reinterpret_cast<RowNumbers*>(streamed_at_ +
-                                                 2 * arguments.stages * kStreamed * kWidth);
+        numbers_ =
+            reinterpret_cast<RowNumbers*>(streamed_at_ + 2 * arguments.stages * kStreamed * kWidth);
         options_ = reinterpret_cast<RowOptions*>(numbers_ + sets * kRows);
         mask_rows_ = reinterpret_cast<int64_t*>(options_ + sets * kRows);
     }
@@ -136,9 +136,9 @@ public:
         int begin = 0;
         int end = 0;
         if constexpr (kOwnsKeys) {
-            const slipstick::attention::QueryRange queries = slipstick::attention::query_range(
-                problem_.window, problem_.queries, problem_.keys, length_,
-                {owned_, int64_t{owned_} + kOwned});
+            const slipstick::attention::QueryRange queries =
+                slipstick::attention::query_range(problem_.window, problem_.queries, problem_.keys,
+                                                  length_, {owned_, int64_t{owned_} + kOwned});
             begin = static_cast<int>(queries.first * problem_.group);
             end = static_cast<int>(queries.last * problem_.group);
             if (begin < end) store_numbers(0, begin, fetch(begin));
@@ -272,8 +272,8 @@ private:
         if (thread < rows_ - first) {
             const auto row = static_cast<unsigned>(first + thread);
             const int64_t query = row / group_;
-            const KeyRange seen = slipstick::attention::key_range(
-                problem_.window, problem_.queries, problem_.keys, length_, query);
+            const KeyRange seen = slipstick::attention::key_range(problem_.window, problem_.queries,
+                                                                  problem_.keys, length_, query);
             const bool none = fetched.lse == std::numeric_limits<float>::infinity();
             options.first = none ? 0 : static_cast<int>(seen.first);
             options.last = none ? 0 : static_cast<int>(seen.last);
@@ -379,7 +379,8 @@ private:
             if constexpr (kFirst)
                 multiply_lines<T, kWidth>(grads, own_[1], warp_row_, streamed(buffer, 1), across);
             differentiate_all<hides>(scores, grads, seen, buffer, start, across);
-            if constexpr (kSecond) add(second_, scores, seen, streamed(buffer, 1), across, poisoned);
+            if constexpr (kSecond)
+                add(second_, scores, seen, streamed(buffer, 1), across, poisoned);
             if constexpr (kFirst) add(first_, grads, seen, streamed(buffer, 0), across, poisoned);
         }
     }
@@ -394,8 +395,12 @@ private:
         const int lane = static_cast<int>(threadIdx.x) % kWarp;
         // Element k of accumulator (i, n) is this row of what the block owns, and this one of what
         // streams past.
-        const auto owned_row = [&](int i, int k) { return warp_row_ + 16 * i + lane / 4 + k / 2 * 8; };
-        const auto streamed_row = [&](int n, int k) { return across + 8 * n + lane % 4 * 2 + k % 2; };
+        const auto owned_row = [&](int i, int k) {
+            return warp_row_ + 16 * i + lane / 4 + k / 2 * 8;
+        };
+        const auto streamed_row = [&](int n, int k) {
+            return across + 8 * n + lane % 4 * 2 + k % 2;
+        };
         const auto visit = [&](int i, int n, int k, int place, const RowNumbers& numbers,
                                const RowOptions& options) {
             float bias = 0.0f;
@@ -406,9 +411,8 @@ private:
                 const int place_in = kOwnsKeys ? owned_row(i, k) : streamed_row(n, k);
                 sees = place_in >= options.first - base && place_in < options.last - base;
                 if (full && sees && problem_.has_mask()) {
-                    bias = bias_at<float>(problem_,
-                                          mask_rows_[place] +
-                                              int64_t{base + place_in} * problem_.mask.column);
+                    bias = bias_at<float>(problem_, mask_rows_[place] + int64_t{base + place_in} *
+                                                                            problem_.mask.column);
                     sees = bias != -std::numeric_limits<float>::infinity();
                 }
                 seen[i] |= static_cast<uint32_t>(sees) << (4 * n + k);
@@ -458,7 +462,7 @@ private:
                 sees[i] = seen[i] >> (4 * n);
 #pragma unroll
                 for (int k = 0; k < 4; ++k) {
-                    const float(&pair)[4] = weights[i][n + k / 2];
+                    const float (&pair)[4] = weights[i][n + k / 2];
                     left[i][k] = pack<T>(pair[k % 2 * 2], pair[k % 2 * 2 + 1]);
                 }
             }

@@ -117,14 +117,14 @@ __device__ __forceinline__ void multiply_lines(float (&sums)[kTall][kAcross][4],
         uint32_t a[kTall][4];
 #pragma unroll
         for (int i = 0; i < kTall; ++i) {
-            load_matrices(a[i],
-                          chunk_of<const T, kWidth>(left, left_row + 16 * i, 2 * depth + lane / 16));
+            load_matrices(
+                a[i], chunk_of<const T, kWidth>(left, left_row + 16 * i, 2 * depth + lane / 16));
         }
 #pragma unroll
         for (int j = 0; j < kAcross; j += 2) {
             uint32_t b[4];
-            load_matrices(b, chunk_of<const T, kWidth>(right, right_row + 8 * j,
-                                                       2 * depth + lane / 8 % 2));
+            load_matrices(
+                b, chunk_of<const T, kWidth>(right, right_row + 8 * j, 2 * depth + lane / 8 % 2));
 #pragma unroll
             for (int i = 0; i < kTall; ++i) {
                 multiply_add<T>(sums[i][j], a[i], b[0], b[1]);
@@ -217,8 +217,8 @@ __device__ __forceinline__ void store_lines(const float (&sums)[kTall][kWidth / 
 #pragma unroll
             for (int n = 0; n < kWidth / 8; ++n) {
                 T* const place = chunk_of<T, kWidth>(tile, row, n) + lane % 4 * 2;
-                *reinterpret_cast<uint32_t*>(place) =
-                    pack<T>(factor(row, sums[i][n][2 * side]), factor(row, sums[i][n][2 * side + 1]));
+                *reinterpret_cast<uint32_t*>(place) = pack<T>(
+                    factor(row, sums[i][n][2 * side]), factor(row, sums[i][n][2 * side + 1]));
             }
         }
     }
