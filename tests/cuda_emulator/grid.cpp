@@ -149,15 +149,15 @@ std::string name(const Site& site) {
     throw Fault(place() + ": waits at " + name(at.wait.site) + ", but " + reason);
 }
 
-// All who meet have to be at one place of the program.
-void check_meeting(const std::vector<Waiting>& waiting) {
-    const Waiting& first = waiting.front();
-    for (const Waiting& other : waiting) {
-        const Site& site = other.wait.site;
-        const bool same = site.line == first.wait.site.line &&
-                          (site.file == first.wait.site.file ||
-                           std::strcmp(site.file, first.wait.site.file) == 0);
-        if (!same) fail(first, "another thread of the block at " + name(site));
+bool is_same(const Site& a, const Site& b) {
+    return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
+}
+
+// All have to wait at the same place of the program.
+void check_places(const Waiting& first, const std::vector<Waiting>& others) {
+    for (const Waiting& other : others) {
+        if (!is_same(other.wait.site, first.wait.site))
+            fail(first, "another thread of the block at " + name(other.wait.site));
     }
 }
 
@@ -165,11 +165,12 @@ void check_meeting(const std::vector<Waiting>& waiting) {
 // others at a meeting, and those that wait for something to hold.
 class Threads {
 public:
-    explicit Threads(Random& random) : random_(random) {}
+    explicit Threads(Random& random) : random_(random), hurried_(random.below(2) == 0) {}
 
     void run() {
         while (!block.order.empty()) resume(take_fiber());
         while (next() || recheck()) {
+            if (!hurried_) std::swap(ready_.back(), ready_[random_.below(ready_.size())]);
             const Waiting going = std::move(ready_.back());
             ready_.pop_back();
             become(going.thread);
@@ -198,7 +199,7 @@ private:
         std::vector<Waiting>& all = meetings_[waiting.wait.meeting];
         all.push_back(std::move(waiting));
         if (all.size() < all.front().wait.members) return;
-        check_meeting(all);
+        check_places(all.front(), all);
         random_.shuffle(all);
         for (Waiting& each : all) ready_.push_back(std::move(each));
         meetings_.erase(ready_.back().wait.meeting);
@@ -223,19 +224,15 @@ private:
     // Nobody can go on.
     [[noreturn]] void fail_at_meeting() {
         const Waiting& first = meetings_.begin()->second.front();
-        for (const auto& [id, waiting] : meetings_) {
-            if (id == first.wait.meeting)
-                check_meeting(waiting);
-            else
-                fail(first, "another thread of the block at " + name(waiting.front().wait.site));
-        }
-        if (!polling_.empty())
-            fail(first, "another thread of the block at " + name(polling_.front().wait.site));
+        for (const auto& [id, waiting] : meetings_) check_places(first, waiting);
+        check_places(first, polling_);
         const size_t missing = first.wait.members - meetings_.begin()->second.size();
         fail(first, std::to_string(missing) + " threads of the block have ended");
     }
 
     Random& random_;
+    // In every other block whoever met last goes on first: one warp may be far ahead of the others.
+    bool hurried_;
     std::vector<Waiting> ready_;
     std::map<int, std::vector<Waiting>> meetings_;
     std::vector<Waiting> polling_;
