@@ -17,6 +17,7 @@
 // need no workspace at all, and no block waits.
 #pragma once
 
+#include <algorithm>
 #include <climits>
 
 #include "attention/backward_tiles.cuh"
@@ -45,9 +46,9 @@ using WideShape = BackwardShape<256, 4, 1, 32, 32>;
 
 // What the scores of a row need.
 struct alignas(16) RowNumbers {
-    float factor;      // lambda; times log2 e where nothing else becomes of a score
-    float lse;         // likewise
-    float constant;    // D - dL + dH H
+    float factor;       // lambda; times log2 e where nothing else becomes of a score
+    float lse;          // likewise
+    float constant;     // D - dL + dH H
     float grad_factor;  // lambda; where keys are owned, times BackwardArguments::key_unit
 };
 struct alignas(16) RowOptions {
@@ -99,23 +100,23 @@ class BackwardBlock {
     static constexpr int kTall = Shape::kTall;
     static constexpr int kOwned = Shape::kOwned;
     static constexpr int kStreamed = Shape::kStreamed;
-    static constexpr int kColumns = Shape::kAcross / 8;  // of 8 accumulators
+    static constexpr int kColumns = Shape::kAcross / 8;           // of 8 accumulators
     static constexpr int kRows = kOwnsKeys ? kStreamed : kOwned;  // of a set of numbers
 
 public:
     __device__ __forceinline__ BackwardBlock(const BackwardArguments& arguments)
         : arguments_(arguments), problem_(arguments.problem) {
-        const int64_t rows = problem_.group * problem_.queries;
-        const int64_t tiles = ceil_div(kOwnsKeys ? problem_.keys : rows, int64_t{kOwned});
-        const int64_t block = blockIdx.x;
-        kv_head_ = block / tiles % problem_.kv_heads;
-        number_ = block / tiles / problem_.kv_heads;
-        sequence_ = sequence_of(problem_, number_);
+        group_ = static_cast<unsigned>(problem_.group);
+        rows_ = static_cast<int>(problem_.group * problem_.queries);
+        const auto lines = static_cast<unsigned>(kOwnsKeys ? problem_.keys : rows_);
+        const unsigned tiles = (lines + kOwned - 1) / kOwned;
+        const auto heads = static_cast<unsigned>(problem_.kv_heads);
+        kv_head_ = static_cast<int>(blockIdx.x / tiles % heads);
+        number_ = static_cast<int>(blockIdx.x / tiles / heads);
+        length_ = static_cast<int>(sequence_of(problem_, number_).length);
         // Under causal order the first keys and the last rows have most to do: they come first.
-        const int64_t tile = kOwnsKeys ? block % tiles : tiles - 1 - block % tiles;
-        row_base_ = (number_ * problem_.kv_heads + kv_head_) * rows;
-        rows_ = rows;
-        owned_ = tile * kOwned;
+        const unsigned tile = blockIdx.x % tiles;
+        owned_ = static_cast<int>((kOwnsKeys ? tile : tiles - 1 - tile) * kOwned);
         warp_row_ = static_cast<int>(threadIdx.x) / kWarp * 16 * kTall;
 
         T* const tiles_at = dynamic_shared<T>();
@@ -123,8 +124,8 @@ public:
         own_[1] = own_[0] + kOwned * kWidth;
         streamed_at_ = own_[1] + kOwned * kWidth;
         const int sets = kOwnsKeys ? arguments.stages : 1;
-        numbers_ = reinterpret_cast<RowNumbers*>(streamed_at_ +
-                                                 2 * arguments.stages * kStreamed * kWidth);
+        numbers_ =
+            reinterpret_cast<RowNumbers*>(streamed_at_ + 2 * arguments.stages * kStreamed * kWidth);
         options_ = reinterpret_cast<RowOptions*>(numbers_ + sets * kRows);
         mask_rows_ = reinterpret_cast<int64_t*>(options_ + sets * kRows);
     }
@@ -132,35 +133,37 @@ public:
     __device__ __forceinline__ void run() {
         __shared__ int poisoned[2];
         load_owned();
-        int64_t begin = 0;
-        int64_t end = 0;
+        int begin = 0;
+        int end = 0;
         if constexpr (kOwnsKeys) {
-            const slipstick::attention::QueryRange queries = slipstick::attention::query_range(
-                problem_.window, sequence_.queries, sequence_.keys, sequence_.length,
-                {owned_, owned_ + kOwned});
-            begin = queries.first * problem_.group;
-            end = queries.last * problem_.group;
+            const slipstick::attention::QueryRange queries =
+                slipstick::attention::query_range(problem_.window, problem_.queries, problem_.keys,
+                                                  length_, {owned_, int64_t{owned_} + kOwned});
+            begin = static_cast<int>(queries.first * problem_.group);
+            end = static_cast<int>(queries.last * problem_.group);
             if (begin < end) store_numbers(0, begin, fetch(begin));
         } else {
             store_numbers(0, owned_, fetch(owned_));
             __syncthreads();
             find_ranges();
-            begin = some_.first;
-            end = some_.last;
+            begin = some_first_;
+            end = some_last_;
         }
         if (begin < end) load_streamed(0, begin, end);
         int buffer = 0;
         int turn = 0;
         if (threadIdx.x == 0) poisoned[turn] = 0;
-        for (int64_t start = begin; start < end; start += kStreamed, turn ^= 1) {
-            const int64_t next = start + kStreamed;
+        // The difference, since the next start may lie beyond an int.
+        for (int start = begin; start < end; turn ^= 1) {
+            const bool last = end - start <= kStreamed;
+            const int next = last ? end : start + kStreamed;
             wait_for_copies<0>();
             __syncthreads();
             if (threadIdx.x == 0) poisoned[turn ^ 1] = 0;
             const bool doubled = arguments_.stages == 2;
-            if (doubled && next < end) load_streamed(buffer ^ 1, next, end);
+            if (doubled && !last) load_streamed(buffer ^ 1, next, end);
             Fetched fetched{};
-            if (kOwnsKeys && next < end) fetched = fetch(next);
+            if (kOwnsKeys && !last) fetched = fetch(next);
             const bool hides = is_hidden_in(buffer, start);
             if (hides) {
                 if (streams_no_number(buffer)) poisoned[turn] = 1;
@@ -175,9 +178,10 @@ public:
                 buffer ^= 1;
             } else {
                 __syncthreads();
-                if (next < end) load_streamed(0, next, end);
+                if (!last) load_streamed(0, next, end);
             }
-            if (kOwnsKeys && next < end) store_numbers(buffer, next, fetched);
+            if (kOwnsKeys && !last) store_numbers(buffer, next, fetched);
+            start = next;
         }
         wait_for_copies<0>();
         __syncthreads();
@@ -213,19 +217,19 @@ private:
     }
 
     __device__ __forceinline__ void load_owned() {
-        const auto load = [&](int which, const auto& lines, int64_t all) {
+        const auto load = [&](int which, const auto& lines, int all) {
             load_lines<T, kWidth, kOwned, Shape::kThreads>(own_[which], lines, owned_,
                                                            all - owned_);
         };
         if constexpr (kOwnsKeys) {
-            load(0, key_lines(), sequence_.length);
-            if (kFirst) load(1, value_lines(), sequence_.length);
+            load(0, key_lines(), length_);
+            if (kFirst) load(1, value_lines(), length_);
         } else {
             load(0, query_lines(), rows_);
             load(1, grad_out_lines(), rows_);
         }
     }
-    __device__ __forceinline__ void load_streamed(int buffer, int64_t first, int64_t end) {
+    __device__ __forceinline__ void load_streamed(int buffer, int first, int end) {
         const auto load = [&](int which, const auto& lines) {
             load_lines<T, kWidth, kStreamed, Shape::kThreads>(streamed(buffer, which), lines, first,
                                                               end - first);
@@ -241,35 +245,40 @@ private:
     }
 
     // This thread's row of a set of numbers, read long before it is stored.
-    __device__ __forceinline__ Fetched fetch(int64_t first) const {
-        const int64_t row = first + threadIdx.x;
+    __device__ __forceinline__ Fetched fetch(int first) const {
+        const int thread = static_cast<int>(threadIdx.x);
         Fetched fetched{};
-        if (threadIdx.x >= kRows || row >= rows_) return fetched;
-        fetched.factor = arguments_.rows.factor[row_base_ + row];
-        fetched.lse = arguments_.rows.lse[row_base_ + row];
-        fetched.constant = arguments_.rows.constant[row_base_ + row];
+        if (thread >= kRows || thread >= rows_ - first) return fetched;
+        const int64_t row = row_number(first + thread);
+        fetched.factor = arguments_.rows.factor[row];
+        fetched.lse = arguments_.rows.lse[row];
+        fetched.constant = arguments_.rows.constant[row];
         if (full && arguments_.rows.grad_entropy != nullptr)
-            fetched.grad_entropy = arguments_.rows.grad_entropy[row_base_ + row];
+            fetched.grad_entropy = arguments_.rows.grad_entropy[row];
         return fetched;
     }
+    __device__ __forceinline__ int64_t row_number(int row) const {
+        return (number_ * problem_.kv_heads + kv_head_) * rows_ + row;
+    }
     // A row that is not there has zeros for operands.
-    __device__ __forceinline__ void store_numbers(int buffer, int64_t first,
-                                                  const Fetched& fetched) {
-        if (threadIdx.x >= kRows) return;
-        const int place = buffer * kRows + static_cast<int>(threadIdx.x);
-        const int64_t row = first + threadIdx.x;
+    __device__ __forceinline__ void store_numbers(int buffer, int first, const Fetched& fetched) {
+        const int thread = static_cast<int>(threadIdx.x);
+        if (thread >= kRows) return;
+        const int place = buffer * kRows + thread;
         const float log2_e = full ? 1.0f : kLog2E;
         numbers_[place] = {fetched.factor * log2_e, fetched.lse * log2_e, fetched.constant,
                            kOwnsKeys ? fetched.factor * arguments_.key_unit : fetched.factor};
         RowOptions options{0, 0, fetched.grad_entropy};
-        if (row < rows_) {
-            const int64_t query = row / problem_.group;
-            const KeyRange seen = range_of(problem_, sequence_, query);
+        if (thread < rows_ - first) {
+            const auto row = static_cast<unsigned>(first + thread);
+            const int64_t query = row / group_;
+            const KeyRange seen = slipstick::attention::key_range(problem_.window, problem_.queries,
+                                                                  problem_.keys, length_, query);
             const bool none = fetched.lse == std::numeric_limits<float>::infinity();
             options.first = none ? 0 : static_cast<int>(seen.first);
             options.last = none ? 0 : static_cast<int>(seen.last);
             if (full) {
-                const int64_t head = kv_head_ * problem_.group + row % problem_.group;
+                const int64_t head = kv_head_ * problem_.group + row % group_;
                 mask_rows_[place] = number_ * problem_.mask.batch + head * problem_.mask.head +
                                     query * problem_.mask.row;
             }
@@ -283,40 +292,42 @@ private:
         int some_last = 0;
         int all_first = 0;
         int all_last = INT_MAX;
-        const int count = static_cast<int>(min(rows_ - owned_, int64_t{kOwned}));
+        const int count = std::min(rows_ - owned_, int{kOwned});
         for (int row = static_cast<int>(threadIdx.x) % kWarp; row < count; row += kWarp) {
             const RowOptions options = options_[row];
             if (options.last > 0) {
-                some_first = min(some_first, options.first);
-                some_last = max(some_last, options.last);
+                some_first = std::min(some_first, options.first);
+                some_last = std::max(some_last, options.last);
             }
-            all_first = max(all_first, options.first);
-            all_last = min(all_last, options.last);
+            all_first = std::max(all_first, options.first);
+            all_last = std::min(all_last, options.last);
         }
         for (int step = kWarp / 2; step > 0; step /= 2) {
-            some_first = min(some_first, shuffle_xor(some_first, step));
-            some_last = max(some_last, shuffle_xor(some_last, step));
-            all_first = max(all_first, shuffle_xor(all_first, step));
-            all_last = min(all_last, shuffle_xor(all_last, step));
+            some_first = std::min(some_first, shuffle_xor(some_first, step));
+            some_last = std::max(some_last, shuffle_xor(some_last, step));
+            all_first = std::max(all_first, shuffle_xor(all_first, step));
+            all_last = std::min(all_last, shuffle_xor(all_last, step));
         }
-        some_ = {some_first, some_last};
-        all_ = {all_first, all_last};
+        some_first_ = some_first;
+        some_last_ = some_last;
+        all_first_ = all_first;
+        all_last_ = all_last;
     }
 
     // Whether a key of the tile is hidden from a row of it, as every warp finds.
-    __device__ __forceinline__ bool is_hidden_in(int buffer, int64_t start) const {
+    __device__ __forceinline__ bool is_hidden_in(int buffer, int start) const {
         if (full && problem_.has_mask()) return true;
         if constexpr (kOwnsKeys) {
             bool hides = false;
-            const int count = static_cast<int>(min(rows_ - start, int64_t{kRows}));
+            const int count = std::min(rows_ - start, int{kRows});
+            const int keys = std::min(static_cast<int>(problem_.keys) - owned_, int{kOwned});
             for (int row = static_cast<int>(threadIdx.x) % kWarp; row < count; row += kWarp) {
                 const RowOptions options = options_[buffer * kRows + row];
-                hides |= options.first > owned_ ||
-                         options.last < min(owned_ + kOwned, sequence_.keys);
+                hides |= options.first > owned_ || options.last - owned_ < keys;
             }
             return any_lane(hides);
         } else {
-            return all_.first > start || all_.last < start + kStreamed;
+            return all_first_ > start || all_last_ - start < kStreamed;
         }
     }
 
@@ -358,7 +369,7 @@ private:
 
     // One tile that streams past.
     template <bool hides>
-    __device__ __forceinline__ void add_tile(int buffer, int64_t start, bool poisoned) {
+    __device__ __forceinline__ void add_tile(int buffer, int start, bool poisoned) {
 #pragma unroll 1
         for (int across = 0; across < kStreamed; across += Shape::kAcross) {
             float scores[kTall][kColumns][4];
@@ -368,7 +379,8 @@ private:
             if constexpr (kFirst)
                 multiply_lines<T, kWidth>(grads, own_[1], warp_row_, streamed(buffer, 1), across);
             differentiate_all<hides>(scores, grads, seen, buffer, start, across);
-            if constexpr (kSecond) add(second_, scores, seen, streamed(buffer, 1), across, poisoned);
+            if constexpr (kSecond)
+                add(second_, scores, seen, streamed(buffer, 1), across, poisoned);
             if constexpr (kFirst) add(first_, grads, seen, streamed(buffer, 0), across, poisoned);
         }
     }
@@ -379,22 +391,28 @@ private:
     __device__ __forceinline__ void differentiate_all(float (&scores)[kTall][kColumns][4],
                                                       float (&grads)[kTall][kColumns][4],
                                                       uint32_t (&seen)[kTall], int buffer,
-                                                      int64_t start, int across) {
+                                                      int start, int across) {
         const int lane = static_cast<int>(threadIdx.x) % kWarp;
         // Element k of accumulator (i, n) is this row of what the block owns, and this one of what
         // streams past.
-        const auto owned_row = [&](int i, int k) { return warp_row_ + 16 * i + lane / 4 + k / 2 * 8; };
-        const auto streamed_row = [&](int n, int k) { return across + 8 * n + lane % 4 * 2 + k % 2; };
+        const auto owned_row = [&](int i, int k) {
+            return warp_row_ + 16 * i + lane / 4 + k / 2 * 8;
+        };
+        const auto streamed_row = [&](int n, int k) {
+            return across + 8 * n + lane % 4 * 2 + k % 2;
+        };
         const auto visit = [&](int i, int n, int k, int place, const RowNumbers& numbers,
                                const RowOptions& options) {
-            const int64_t key = kOwnsKeys ? owned_ + owned_row(i, k) : start + streamed_row(n, k);
             float bias = 0.0f;
             bool sees = true;
             if constexpr (hides) {
-                sees = options.first <= key && key < options.last;
+                // Differences, since numbers of keys that are not there may lie beyond an int.
+                const int base = kOwnsKeys ? owned_ : start;
+                const int place_in = kOwnsKeys ? owned_row(i, k) : streamed_row(n, k);
+                sees = place_in >= options.first - base && place_in < options.last - base;
                 if (full && sees && problem_.has_mask()) {
-                    bias = bias_at<float>(problem_,
-                                          mask_rows_[place] + key * problem_.mask.column);
+                    bias = bias_at<float>(problem_, mask_rows_[place] + int64_t{base + place_in} *
+                                                                            problem_.mask.column);
                     sees = bias != -std::numeric_limits<float>::infinity();
                 }
                 seen[i] |= static_cast<uint32_t>(sees) << (4 * n + k);
@@ -444,7 +462,7 @@ private:
                 sees[i] = seen[i] >> (4 * n);
 #pragma unroll
                 for (int k = 0; k < 4; ++k) {
-                    const float(&pair)[4] = weights[i][n + k / 2];
+                    const float (&pair)[4] = weights[i][n + k / 2];
                     left[i][k] = pack<T>(pair[k % 2 * 2], pair[k % 2 * 2 + 1]);
                 }
             }
@@ -457,10 +475,10 @@ private:
     }
 
     __device__ __forceinline__ void store() {
-        const int64_t first = owned_ + warp_row_;
+        const int first = owned_ + warp_row_;
         T* const room = own_[0] + warp_row_ * kWidth;
         if constexpr (kOwnsKeys) {
-            const int64_t count = sequence_.keys - first;
+            const int64_t count = problem_.keys - first;
             if constexpr (kFirst) {
                 const float scale = 1.0f / arguments_.key_unit;
                 store_lines<T, kWidth>(first_, room,
@@ -480,7 +498,7 @@ private:
                 first_, room,
                 lines_of<T>(arguments_.grad_query, number_, kv_head_, problem_.group, problem_.dim,
                             arguments_.grad_query_vectors),
-                first, rows_ - first, [&](int row, float sum) {
+                first, rows_ - int64_t{first}, [&](int row, float sum) {
                     const RowNumbers& numbers = numbers_[warp_row_ + row];
                     const bool none = numbers.lse == std::numeric_limits<float>::infinity();
                     return none ? 0.0f : numbers.grad_factor * sum;
@@ -489,7 +507,7 @@ private:
     }
 
     // <q, Qt> of each row.
-    __device__ __forceinline__ void store_grad_factor(int64_t first) {
+    __device__ __forceinline__ void store_grad_factor(int first) {
         const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
         for (int i = 0; i < kTall; ++i) {
@@ -510,23 +528,26 @@ private:
                 sum += shuffle_xor(sum, 2);
                 const bool none =
                     numbers_[warp_row_ + row].lse == std::numeric_limits<float>::infinity();
-                if (lane % 4 == 0 && first + row < rows_)
-                    arguments_.rows.grad_factor[row_base_ + first + row] = none ? 0 : sum;
+                if (lane % 4 == 0 && row < rows_ - first)
+                    arguments_.rows.grad_factor[row_number(first + row)] = none ? 0 : sum;
             }
         }
     }
 
     const BackwardArguments& arguments_;
     const Problem& problem_;
-    Sequence sequence_;
-    int64_t number_;
-    int64_t kv_head_;
-    int64_t rows_;      // of the key head
-    int64_t row_base_;  // of its first one among all
-    int64_t owned_;     // the first key or row that the block owns
-    int warp_row_;      // the first one of the warp's, counted from there
-    KeyRange some_;
-    KeyRange all_;
+    unsigned group_;
+    int number_;  // of the sequence
+    int kv_head_;
+    int length_;    // the keys that are valid
+    int rows_;      // of the key head
+    int owned_;     // the first key or row that the block owns
+    int warp_row_;  // the first one of the warp's, counted from there
+    // Of the rows that the block owns: keys that some of them see, and that all see.
+    int some_first_;
+    int some_last_;
+    int all_first_;
+    int all_last_;
     T* own_[2];  // key and value, or query and dO
     T* streamed_at_;
     RowNumbers* numbers_;

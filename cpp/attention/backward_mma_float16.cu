@@ -3,6 +3,6 @@
 namespace slipstick::cuda::attention {
 
 template void run_backward_mma<Float16>(const Context&, const BackwardProblem&,
-                                       const BackwardRows<float>&);
+                                        const BackwardRows<float>&);
 
 }  // namespace slipstick::cuda::attention

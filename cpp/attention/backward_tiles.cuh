@@ -23,7 +23,7 @@ struct Lines {
     int columns;
     bool vectors;  // 16 bytes of a row lie together, at multiples of 16
 
-    __device__ __forceinline__ Data* at(int64_t line) const {
+    __device__ __forceinline__ Data* at(int line) const {
         if (group == 1) return data + line * row;
         const auto number = static_cast<unsigned>(line);
         return data + number / group * row + number % group * head;
@@ -58,8 +58,8 @@ __device__ __forceinline__ T* chunk_of(T* tile, int row, int chunk) {
 // Starts loading lines `first` to `first + count`, zeros for the rest of the kRows rows and behind
 // the columns.
 template <class T, int kWidth, int kRows, int kThreads>
-__device__ __forceinline__ void load_lines(T* tile, const Lines<const T>& lines, int64_t first,
-                                           int64_t count) {
+__device__ __forceinline__ void load_lines(T* tile, const Lines<const T>& lines, int first,
+                                           int count) {
     constexpr int kChunks = kWidth / kChunk;
     static_assert(kRows * kChunks % kThreads == 0);
 #pragma unroll 2
@@ -117,14 +117,14 @@ __device__ __forceinline__ void multiply_lines(float (&sums)[kTall][kAcross][4],
         uint32_t a[kTall][4];
 #pragma unroll
         for (int i = 0; i < kTall; ++i) {
-            load_matrices(a[i],
-                          chunk_of<const T, kWidth>(left, left_row + 16 * i, 2 * depth + lane / 16));
+            load_matrices(
+                a[i], chunk_of<const T, kWidth>(left, left_row + 16 * i, 2 * depth + lane / 16));
         }
 #pragma unroll
         for (int j = 0; j < kAcross; j += 2) {
             uint32_t b[4];
-            load_matrices(b, chunk_of<const T, kWidth>(right, right_row + 8 * j,
-                                                       2 * depth + lane / 8 % 2));
+            load_matrices(
+                b, chunk_of<const T, kWidth>(right, right_row + 8 * j, 2 * depth + lane / 8 % 2));
 #pragma unroll
             for (int i = 0; i < kTall; ++i) {
                 multiply_add<T>(sums[i][j], a[i], b[0], b[1]);
@@ -205,7 +205,7 @@ __device__ __forceinline__ void add_seen_lines(float (&sums)[kTall][kWidth / 8][
 // of the warp's own rows of a tile.
 template <class T, int kWidth, int kTall, class Factor>
 __device__ __forceinline__ void store_lines(const float (&sums)[kTall][kWidth / 8][4], T* tile,
-                                            const Lines<T>& lines, int64_t first, int64_t count,
+                                            const Lines<T>& lines, int first, int64_t count,
                                             Factor factor) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     sync_warp();
@@ -217,8 +217,8 @@ __device__ __forceinline__ void store_lines(const float (&sums)[kTall][kWidth / 
 #pragma unroll
             for (int n = 0; n < kWidth / 8; ++n) {
                 T* const place = chunk_of<T, kWidth>(tile, row, n) + lane % 4 * 2;
-                *reinterpret_cast<uint32_t*>(place) =
-                    pack<T>(factor(row, sums[i][n][2 * side]), factor(row, sums[i][n][2 * side + 1]));
+                *reinterpret_cast<uint32_t*>(place) = pack<T>(
+                    factor(row, sums[i][n][2 * side]), factor(row, sums[i][n][2 * side + 1]));
             }
         }
     }
