@@ -194,7 +194,8 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
     }
     work.sequence = sequence_of(problem, work.number);
     const int64_t rows = work.sequence.queries * problem.group;
-    work.none = work.first_row >= rows || (problem.few_rows_apart && rows <= kFewRows);
+    const bool apart = problem.few_rows_apart && work.sequence.valid && rows <= kFewRows;
+    work.none = work.first_row >= rows || apart;
     return work;
 }
 
