@@ -51,9 +51,20 @@ struct Sequence {
     bool valid;      // else lambda is NaN: what lies on a device cannot be refused without waiting
 };
 
+// On whose behalf, for messages: a number, since an address of the host's memory means nothing to a
+// kernel.
+enum class Caller : int { kAttention, kAttentionVarlen, kAttentionBackward };
+struct Function {
+    Caller caller;
+    operator const char*() const {
+        if (caller == Caller::kAttention) return "attention";
+        return caller == Caller::kAttentionVarlen ? "attention_varlen" : "attention_backward";
+    }
+};
+
 struct Problem {
-    const char* function;  // on whose behalf; for the host only
-    Dtype dtype;           // of query, key, value and out
+    Function function;
+    Dtype dtype;  // of query, key, value and out
     int64_t sequences;
     int64_t heads;
     int64_t kv_heads;
@@ -93,10 +104,11 @@ struct Problem {
     int64_t mask_counts_head;
 
     Law law;
-    const double* parameters;  // of laws but kGiven
+    const double* parameters;  // of laws but kGiven; null where all heads have the same
     int64_t parameters_head;   // step
-    Operand given;             // of kGiven, one a row
+    Operand given;             // of kGiven, one a row; data is null where all rows have the same
     Dtype given_dtype;
+    double numbers[4];  // what all heads or rows have: a launch less than bringing it to memory
 
     __host__ __device__ bool is_packed() const { return bounds_q != nullptr; }
     __host__ __device__ bool has_mask() const { return mask.data != nullptr; }
@@ -207,9 +219,12 @@ __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence&
     const int64_t token = sequence.first_query + query;
     double factor = std::numeric_limits<double>::quiet_NaN();
     if (problem.law == Law::kGiven) {
-        factor = float_at(problem.given.data, problem.given_dtype,
-                          sequence.batch * problem.given.batch + head * problem.given.head +
-                              token * problem.given.row);
+        factor = problem.numbers[0];
+        if (problem.given.data != nullptr) {
+            factor = float_at(problem.given.data, problem.given_dtype,
+                              sequence.batch * problem.given.batch + head * problem.given.head +
+                                  token * problem.given.row);
+        }
     } else {
         const int64_t n =
             problem.n_keys == nullptr
@@ -217,8 +232,15 @@ __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence&
                 : problem.n_keys[number * problem.n_keys_sequence + token * problem.n_keys_token];
         // Only a number that a device was given can be negative.
         if (n >= 0) {
-            factor = slipstick::attention::factor(
-                problem.law, problem.parameters + head * problem.parameters_head, n);
+            double p[4];
+            const int count = problem.law == Law::kTemperature ? 4 : 2;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                p[i] = problem.numbers[i];
+                if (problem.parameters != nullptr && i < count)
+                    p[i] = problem.parameters[head * problem.parameters_head + i];
+            }
+            factor = slipstick::attention::factor(problem.law, p, n);
         }
     }
     return sequence.valid ? static_cast<Acc>(factor) : std::numeric_limits<Acc>::quiet_NaN();
