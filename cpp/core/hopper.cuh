@@ -1,0 +1,332 @@
+// The instructions that compute capability 9.0 alone has (sm_90a): products of warpgroups with
+// operands in shared memory (wgmma), boxes of tensors that the copy engine brings (TMA), barriers
+// that count its bytes (mbarrier), registers moved between warpgroups. Like ptx.cuh a seam: an
+// emulation of CUDA replaces this file.
+//
+// A warpgroup is 128 neighbours, threads 128 g to 128 g + 127.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "core/cuda.cuh"
+#include "core/dtype.hpp"
+
+#if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#error "core/hopper.cuh is for sm_90a alone"
+#endif
+
+namespace slipstick::cuda {
+
+inline constexpr int kWarpgroup = 128;
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// --- Barriers in shared memory ---
+//
+// A phase ends when as many threads have arrived as were said at the start, and as many bytes as
+// they announced. Phases count from 0; `parity` is a phase's number modulo 2.
+
+struct Barrier {
+    uint64_t state;
+};
+
+__device__ __forceinline__ void init_barrier(Barrier* barrier, uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(arrivals)
+                 : "memory");
+}
+// After the thread's init_barrier, and before a barrier of the block, so that all threads and the
+// copy engine find what they say.
+__device__ __forceinline__ void publish_barriers() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ __forceinline__ void arrive(Barrier* barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+                 : "memory");
+}
+// Arrives, and announces bytes that the copy engine will bring in this phase.
+__device__ __forceinline__ void arrive_and_expect(Barrier* barrier, uint32_t bytes) {
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+        "r"(bytes)
+        : "memory");
+}
+// Until the current phase is not of this parity: the one of this parity has ended. Before the first
+// has, those of parity 1 count as ended.
+__device__ __forceinline__ void wait(Barrier* barrier, uint32_t parity) {
+    uint32_t ended = 0;
+    while (ended == 0) {
+        asm volatile(
+            "{\n"
+            ".reg .pred p;\n"
+            "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+            "selp.u32 %0, 1, 0, p;\n"
+            "}"
+            : "=r"(ended)
+            : "r"(shared_address(barrier)), "r"(parity)
+            : "memory");
+    }
+}
+
+// --- Barriers of some warps ---
+//
+// Number 1 to 15; of `threads` threads, a multiple of 32, some wait and the others only arrive.
+
+__device__ __forceinline__ void sync_threads(int number, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void arrive_threads(int number, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
+// --- Boxes of a tensor ---
+//
+// A tensor has four axes, the first contiguous; a box is a part of it, which the copy engine puts
+// into shared memory row by row, with zeros for what lies outside of the tensor. Its rows are 128
+// bytes (64 elements), and swizzled: the 16-byte piece number i of the row at a multiple of 128
+// bytes, number r = (address / 128) % 8, lies at place i ^ r. Boxes start at multiples of 1024.
+
+// A kernel takes it as `const __grid_constant__ TensorMap`.
+using TensorMap = CUtensorMap;
+
+inline constexpr int kBoxColumns = 64;  // of 16 bits
+inline constexpr int64_t kTensorMapAlignment = 16;
+
+struct TensorShape {
+    const void* data;
+    Dtype dtype;         // float16 or bfloat16
+    int64_t lengths[4];  // columns, rows and two more axes; each at least 1
+    int64_t steps[3];    // in bytes, of all but the columns: multiples of 16, at least 16
+    int box_rows;        // at most 256; the box has length 1 in the last two axes
+};
+
+// Whether the driver and the copy engine take such a tensor.
+inline bool fits_tensor_map(const TensorShape& shape) {
+    bool fits = reinterpret_cast<uintptr_t>(shape.data) % kTensorMapAlignment == 0;
+    for (const int64_t length : shape.lengths) fits &= length >= 1 && length <= int64_t{1} << 31;
+    for (const int64_t step : shape.steps) {
+        fits &= step >= kTensorMapAlignment && step % kTensorMapAlignment == 0 &&
+                step < int64_t{1} << 40;
+    }
+    return fits;
+}
+
+// The driver's function, found by its name: nothing is linked against the driver, which a machine
+// without a device lacks.
+inline TensorMap make_tensor_map(const TensorShape& shape, const char* function) {
+    void* entry = nullptr;
+    cudaDriverEntryPointQueryResult found{};
+#if CUDART_VERSION >= 12050
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                           cudaEnableDefault, &found),
+          function);
+#else
+    check(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &found),
+          function);
+#endif
+    if (found != cudaDriverEntryPointSuccess || entry == nullptr)
+        throw Error(std::string(function) + ": the driver has no cuTensorMapEncodeTiled");
+    cuuint64_t lengths[4];
+    cuuint64_t steps[3];
+    for (int axis = 0; axis < 4; ++axis)
+        lengths[axis] = static_cast<cuuint64_t>(shape.lengths[axis]);
+    for (int axis = 0; axis < 3; ++axis) steps[axis] = static_cast<cuuint64_t>(shape.steps[axis]);
+    const cuuint32_t box[4] = {kBoxColumns, static_cast<cuuint32_t>(shape.box_rows), 1, 1};
+    const cuuint32_t every[4] = {1, 1, 1, 1};
+    TensorMap map;
+    const CUresult status = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(
+        &map,
+        shape.dtype == Dtype::kFloat16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                       : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        4, const_cast<void*>(shape.data), lengths, steps, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (status != CUDA_SUCCESS) {
+        throw Error(std::string(function) + ": the driver refuses a tensor map with error " +
+                    std::to_string(static_cast<int>(status)));
+    }
+    return map;
+}
+
+// Has the copy engine fetch the map's 128 bytes ahead of its first use.
+__device__ __forceinline__ void prefetch_map(const TensorMap& map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+// Starts to bring the box whose first element has these coordinates; its bytes, those outside of
+// the tensor included, are counted by the barrier's phase.
+__device__ __forceinline__ void copy_box(void* target, const TensorMap& map, Barrier* barrier,
+                                         int column, int row, int third, int fourth) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, "
+        "{%3, %4, %5, %6}], [%2];" ::"r"(shared_address(target)),
+        "l"(&map), "r"(shared_address(barrier)), "r"(column), "r"(row), "r"(third), "r"(fourth)
+        : "memory");
+}
+
+// --- Registers ---
+//
+// A block starts with the same number for every thread; a warpgroup gives some back, and another
+// takes them. Multiples of 8 between 24 and 256; called by all warps of a warpgroup.
+
+template <int count>
+__device__ __forceinline__ void release_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count));
+}
+// Waits until they are there.
+template <int count>
+__device__ __forceinline__ void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
+}
+
+// --- Products of a warpgroup ---
+//
+// d += A B for A of 64 x 16, B of 16 x n, 16-bit elements, float32 sums; all four warps start each
+// product together, and it runs while they go on. What a thread has of A and d is as in m16n8k16
+// (ptx.cuh), warp w with rows 16 w to 16 w + 15, and 8 columns of d after another:
+//   d[i]  row 16 w + lane / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (lane % 4) + i % 2
+//
+// Matrices in shared memory are made of the copy engine's boxes: rows of 64 elements, swizzled. The
+// hardware computes an element's address as if nothing were swizzled, and exchanges bits 4 to 6 for
+// themselves ^ bits 7 to 9: so a matrix may start at a 32-byte piece of a row, or 8 rows further.
+//   along the depth (K-major): rows are A's rows or B's columns, 16 neighbours of the 64 the depth.
+//     8 rows take 1024 bytes, the stride offset. The leading offset is not used.
+//   across it (MN-major): rows are the depth, and 64 neighbours are B's columns. 8 rows of the
+//     depth to the next 8 are the stride offset, 1024; 64 columns to the next 64 the leading one.
+// A descriptor is, from bit 0, the start / 16 (14 bits), from bit 16 the leading offset / 16, from
+// bit 32 the stride offset / 16, from bit 62 the swizzle: 1 is 128 bytes.
+
+using Matrix = uint64_t;
+
+__device__ __forceinline__ Matrix matrix(const void* start, uint32_t leading_bytes) {
+    constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
+    constexpr uint64_t kStride = 1024 / 16;
+    return kSwizzle128 | kStride << 32 | static_cast<uint64_t>(leading_bytes / 16) << 16 |
+           (shared_address(start) & 0x3ffff) / 16;
+}
+__device__ __forceinline__ Matrix matrix_along_depth(const void* start) {
+    return matrix(start, 16);
+}
+__device__ __forceinline__ Matrix matrix_across_depth(const void* start, uint32_t panel_bytes) {
+    return matrix(start, panel_bytes);
+}
+// The matrix that starts so many bytes further, a multiple of 16.
+__device__ __forceinline__ Matrix advance(Matrix matrix, uint32_t bytes) {
+    return matrix + bytes / 16;
+}
+
+// Keeps what computes with registers on its side of the instruction: the compiler does not know
+// that products use them while other instructions run.
+template <class T, int count>
+__device__ __forceinline__ void hold(T (&registers)[count]) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+        if constexpr (std::is_same_v<T, float>) {
+            asm volatile("" : "+f"(registers[i])::"memory");
+        } else {
+            asm volatile("" : "+r"(registers[i])::"memory");
+        }
+    }
+}
+template <class T, int rows, int count>
+__device__ __forceinline__ void hold(T (&registers)[rows][count]) {
+#pragma unroll
+    for (int i = 0; i < rows; ++i) hold(registers[i]);
+}
+
+// Before the first product that uses these registers after other instructions did.
+template <class... Registers>
+__device__ __forceinline__ void begin_products(Registers&... registers) {
+    (hold(registers), ...);
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+// Ends a group of products.
+__device__ __forceinline__ void commit_products() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Until at most `pending` groups run; `registers` are those whose groups have ended.
+template <int pending, class... Registers>
+__device__ __forceinline__ void wait_for_products(Registers&... registers) {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+    (hold(registers), ...);
+}
+
+// clang-format off
+#define SLIPSTICK_SUMS_8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), \
+    "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define SLIPSTICK_SUMS_32(d, i) SLIPSTICK_SUMS_8(d, i), SLIPSTICK_SUMS_8(d, i + 8), \
+    SLIPSTICK_SUMS_8(d, i + 16), SLIPSTICK_SUMS_8(d, i + 24)
+#define SLIPSTICK_PLACES_0_31 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define SLIPSTICK_PLACES_32_63 \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+
+// A and B along the depth, in shared memory; n = 128.
+#define SLIPSTICK_PRODUCT_128(type)                                                              \
+    asm volatile("{\n"                                                                           \
+                 ".reg .pred p;\n"                                                               \
+                 "setp.ne.b32 p, %66, 0;\n"                                                      \
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {"               \
+                 SLIPSTICK_PLACES_0_31 ", " SLIPSTICK_PLACES_32_63 "}, %64, %65, p, 1, 1, 0, 0;\n" \
+                 "}"                                                                             \
+                 : SLIPSTICK_SUMS_32(d, 0), SLIPSTICK_SUMS_32(d, 32)                             \
+                 : "l"(a), "l"(b), "r"(static_cast<int>(add)))
+// A in registers, B across the depth in shared memory; n = 128 and n = 64.
+#define SLIPSTICK_WEIGHTED_128(type)                                                             \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {"               \
+                 SLIPSTICK_PLACES_0_31 ", " SLIPSTICK_PLACES_32_63                               \
+                 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"                                     \
+                 : SLIPSTICK_SUMS_32(d, 0), SLIPSTICK_SUMS_32(d, 32)                             \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+#define SLIPSTICK_WEIGHTED_64(type)                                                              \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                \
+                 SLIPSTICK_PLACES_0_31 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"               \
+                 : SLIPSTICK_SUMS_32(d, 0)                                                       \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+// clang-format on
+
+// d = A B, or d += A B where `add`; both operands along the depth, n = 128. T is Float16 or
+// BFloat16.
+template <class T>
+__device__ __forceinline__ void multiply_matrices(float (&d)[64], Matrix a, Matrix b, bool add) {
+    if constexpr (std::is_same_v<T, Float16>) {
+        SLIPSTICK_PRODUCT_128("f16");
+    } else {
+        static_assert(std::is_same_v<T, BFloat16>);
+        SLIPSTICK_PRODUCT_128("bf16");
+    }
+}
+// d += A B; A in registers, as in m16n8k16, B across the depth, n = 128 or 64.
+template <class T, int sums>
+__device__ __forceinline__ void multiply_add_matrix(float (&d)[sums], const uint32_t (&a)[4],
+                                                    Matrix b) {
+    static_assert(sums == 64 || sums == 32);
+    static_assert(std::is_same_v<T, Float16> || std::is_same_v<T, BFloat16>);
+    if constexpr (sums == 64 && std::is_same_v<T, Float16>) {
+        SLIPSTICK_WEIGHTED_128("f16");
+    } else if constexpr (sums == 64) {
+        SLIPSTICK_WEIGHTED_128("bf16");
+    } else if constexpr (std::is_same_v<T, Float16>) {
+        SLIPSTICK_WEIGHTED_64("f16");
+    } else {
+        SLIPSTICK_WEIGHTED_64("bf16");
+    }
+}
+
+#undef SLIPSTICK_WEIGHTED_64
+#undef SLIPSTICK_WEIGHTED_128
+#undef SLIPSTICK_PRODUCT_128
+#undef SLIPSTICK_PLACES_32_63
+#undef SLIPSTICK_PLACES_0_31
+#undef SLIPSTICK_SUMS_32
+#undef SLIPSTICK_SUMS_8
+
+}  // namespace slipstick::cuda
