@@ -2,6 +2,8 @@
 
 # Checks and shapes, which are the same on every device.
 set(common_sources
+  cpp/attention/packed.cpp
+  cpp/attention/results.cpp
   cpp/core/checks.cpp
   cpp/core/nest.cpp
   cpp/core/tensor.cpp
@@ -13,7 +15,6 @@ set(common_sources
 
 # The CPU's part, but for what is compiled for levels.
 set(cpu_sources
-  cpp/attention/attention.cpp
   cpp/attention/backward.cpp
   cpp/attention/few_rows.cpp
   cpp/attention/forward.cpp
@@ -73,6 +74,10 @@ set(level_sources
 
 # The CUDA module's part.
 set(cuda_sources
+  cpp/attention/attention.cu
+  cpp/attention/forward_simt.cu
+  cpp/attention/mask_counts.cu
+  cpp/attention/prepare.cu
   cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
   cpp/mitchell/conv2d.cu

@@ -247,12 +247,9 @@ __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence&
 }
 
 // What the mask adds to a score, -inf where it hides the key: only -inf does, so a finite number
-// beyond the type's range stays finite.
+// beyond the type's range stays finite. `at` counts elements of the mask.
 template <class Acc>
-__device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& sequence,
-                                       int64_t head, int64_t query, int64_t key) {
-    const int64_t at = sequence.batch * problem.mask.batch + head * problem.mask.head +
-                       query * problem.mask.row + key * problem.mask.column;
+__device__ __forceinline__ Acc bias_at(const Problem& problem, int64_t at) {
     if (problem.mask_dtype == Dtype::kBool) {
         return static_cast<const Bool*>(problem.mask.data)[at]
                    ? Acc{0}
@@ -264,6 +261,13 @@ __device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& s
     if (bias > highest && bias < infinity) return std::numeric_limits<Acc>::max();
     if (bias < -highest && bias > -infinity) return -std::numeric_limits<Acc>::max();
     return static_cast<Acc>(bias);
+}
+
+template <class Acc>
+__device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& sequence,
+                                       int64_t head, int64_t query, int64_t key) {
+    return bias_at<Acc>(problem, sequence.batch * problem.mask.batch + head * problem.mask.head +
+                                     query * problem.mask.row + key * problem.mask.column);
 }
 
 template <class Acc>

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "attention/cuda.hpp"
 #include "bind/call.hpp"
 #include "core/cuda.hpp"
 #include "mitchell/cuda.hpp"
@@ -100,6 +101,32 @@ public:
                          const Tensor& grad_b) const {
         cuda::mitchell::matmul_backward(context_, grad, a, b, method, gradient, derivative, grad_a,
                                         grad_b);
+    }
+
+    void check_attention(const char* function, const attention::Inputs& inputs) const {
+        cuda::attention::check_sizes(function, inputs);
+    }
+    void check_attention_varlen(const char*, const attention::Inputs& inputs) const {
+        cuda::attention::check_packed_sizes(inputs);
+    }
+    attention::Packing packed_sequences(const attention::Inputs& inputs,
+                                        const attention::Bounds& bounds) const {
+        return attention::packing_of(inputs, bounds);
+    }
+    ResultSpec result_of_attention_varlen(const attention::Inputs& inputs,
+                                          const attention::Packing& packing,
+                                          const attention::Options& options) const {
+        return attention::result_of_attention_varlen(inputs, packing, options);
+    }
+
+    void attention(const attention::Inputs& inputs, const attention::Options& options,
+                   const Tensor& out, const attention::Stats* stats) const {
+        cuda::attention::attention(context_, inputs, options, out, stats);
+    }
+    void attention_varlen(const attention::Inputs& inputs, const attention::Bounds& bounds,
+                          const attention::Packing& packing, const attention::Options& options,
+                          const Tensor& out, const attention::Stats* stats) const {
+        cuda::attention::attention_varlen(context_, inputs, bounds, packing, options, out, stats);
     }
 
 private:

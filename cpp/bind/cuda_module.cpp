@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "bind/attention.hpp"
 #include "bind/cuda_backend.hpp"
 #include "bind/exceptions.hpp"
 #include "bind/mitchell.hpp"
@@ -59,5 +60,7 @@ void bind_devices(py::module_& module) {
 PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     slipstick::bind::register_exceptions();
     bind_devices(module);
+    slipstick::bind::bind_attention<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_attention_varlen<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CudaBackend>(module);
 }
