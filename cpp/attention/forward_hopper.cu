@@ -26,6 +26,7 @@ constexpr int kWarpgroupRows = 64;
 constexpr int kKeys = 128;  // of a tile
 constexpr int kStages = 2;
 constexpr int kRowBytes = 128;  // of a box
+constexpr int kFirstTurn = 1;   // barriers: one a warpgroup that computes, and again as many
 constexpr int kTileBytes = kKeys * kRowBytes;
 
 // What depends on the columns of a row in shared memory, 64 or 128.
@@ -77,8 +78,9 @@ template <int rows>
 __device__ __forceinline__ Tiles tiles_of_block(const Problem& problem, const Work& work) {
     const Sequence& sequence = work.sequence;
     const int64_t after = work.first_row + rows;
-    const KeyRange seen = range_of_rows(problem, sequence, work.first_row,
-                                        (after < sequence.queries ? after : sequence.queries) - 1);
+    const KeyRange seen =
+        range_of_queries(problem, sequence, work.first_row,
+                         (after < sequence.queries ? after : sequence.queries) - 1);
     const int first = static_cast<int>(seen.first / kKeys);
     const int end = static_cast<int>(ceil_div(seen.last, kKeys));
     return {end - 1, seen.first < seen.last ? end - first : 0};
@@ -137,7 +139,7 @@ __device__ __forceinline__ void produce(const Maps& maps, const Problem& problem
 
 // scores = the warpgroup's rows of Q times the keys of a stage.
 template <class T, int dim>
-__device__ __forceinline__ void multiply_keys(float (&scores)[64],
+__device__ __forceinline__ void multiply_keys(float (&scores)[kKeys / 8][4],
                                               const typename Shape<dim>::Storage& storage,
                                               int warpgroup, int stage) {
     const Matrix query =
@@ -154,7 +156,7 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[64],
 
 // out += the weights times the values of a stage.
 template <class T, int dim>
-__device__ __forceinline__ void add_values(float (&out)[dim / 2],
+__device__ __forceinline__ void add_values(float (&out)[dim / 8][4],
                                            const uint32_t (&weights)[kKeys / 16][4],
                                            const typename Shape<dim>::Storage& storage, int stage) {
     const Matrix value = matrix_across_depth(storage.value[stage][0], kTileBytes);
@@ -164,12 +166,12 @@ __device__ __forceinline__ void add_values(float (&out)[dim / 2],
     commit_products();
 }
 
-// Sums of scores lie as a product's left operand has to.
+// Results of the first product lie as a left operand of the second has to.
 template <class T>
 __device__ __forceinline__ void pack_weights(uint32_t (&weights)[kKeys / 16][4],
-                                             const float (&scores)[64]) {
+                                             const float (&scores)[kKeys / 8][4]) {
 #pragma unroll
-    for (int i = 0; i < 32; ++i) weights[i / 4][i % 4] = pack<T>(scores[2 * i], scores[2 * i + 1]);
+    for (int k = 0; k < kKeys / 16; ++k) pack_a<T>(weights[k], scores[2 * k], scores[2 * k + 1]);
 }
 
 // One of the warpgroups that compute. Each warp frees a stage for itself.
@@ -182,17 +184,17 @@ __device__ __forceinline__ void consume(const Problem& problem, const Work& work
     const int warpgroup = shuffle(static_cast<int>(threadIdx.x) / kWarpgroup - 1, 0);
     const int warp = static_cast<int>(threadIdx.x) / kWarp % 4;
     const bool leads = threadIdx.x % kWarp == 0;
-    HopperRows<with_stats> rows(problem, work,
-                                work.first_row + warpgroup * kWarpgroupRows + 16 * warp);
-    float out[dim / 2] = {};
+    const int first_row = warpgroup * kWarpgroupRows + 16 * warp;  // of the warp
+    HopperRows<with_stats> rows(problem, work, work.first_row + first_row);
+    float out[dim / 8][4] = {};
 
     if (tiles.count > 0) {
-        float scores[64];
+        float scores[kKeys / 8][4];
         uint32_t weights[kKeys / 16][4];
         // A warpgroup starts products when the one before it has started its own.
         constexpr int kTurn = 2 * kWarpgroup;
         const int next = (warpgroup + 1) % Shape::kConsumers;
-        if (next == 0 && tiles.count > 1) arrive_threads(1 + next, kTurn);
+        if (next == 0 && tiles.count > 1) arrive_threads(kFirstTurn + next, kTurn);
 
         wait(&storage.query_full, 0);
         wait(&storage.key_full[0], 0);
@@ -200,26 +202,31 @@ __device__ __forceinline__ void consume(const Problem& problem, const Work& work
         multiply_keys<T, dim>(scores, storage, warpgroup, 0);
         wait_for_products<0>(scores);
         if (leads) arrive(&storage.key_empty[0]);
-        rows.weigh(scores, tiles.first_key(0));
+        float alpha[2];
+        rows.weigh(scores, tiles.first_key(0), alpha);
         pack_weights<T>(weights, scores);
 
         for (int step = 1; step < tiles.count; ++step) {
             const Stage stage = stage_of(step);
             const Stage before = stage_of(step - 1);
             wait(&storage.key_full[stage.number], stage.parity);
-            sync_threads(1 + warpgroup, kTurn);
+            sync_threads(kFirstTurn + warpgroup, kTurn);
             begin_products(scores);
             multiply_keys<T, dim>(scores, storage, warpgroup, stage.number);
             wait(&storage.value_full[before.number], before.parity);
             begin_products(out, weights);
             add_values<T, dim>(out, weights, storage, before.number);
-            if (next != 0 || step + 1 < tiles.count) arrive_threads(1 + next, kTurn);
+            if (next != 0 || step + 1 < tiles.count) arrive_threads(kFirstTurn + next, kTurn);
             wait_for_products<1>(scores);
             if (leads) arrive(&storage.key_empty[stage.number]);
-            rows.weigh(scores, tiles.first_key(step));
+            rows.weigh(scores, tiles.first_key(step), alpha);
             wait_for_products<0>(out, weights);
             if (leads) arrive(&storage.value_empty[before.number]);
-            rows.rescale(out);
+#pragma unroll
+            for (int b = 0; b < dim / 8; ++b) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) out[b][e] *= alpha[e / 2];
+            }
             pack_weights<T>(weights, scores);
         }
 
@@ -229,7 +236,9 @@ __device__ __forceinline__ void consume(const Problem& problem, const Work& work
         add_values<T, dim>(out, weights, storage, stage.number);
         wait_for_products<0>(out);
     }
-    rows.template finish<T, dim>(out, problem, work, group);
+    // The queries are not needed any more, by no warp of the warpgroup.
+    sync_threads(kFirstTurn + Shape::kConsumers + warpgroup, kWarpgroup);
+    rows.template store<T>(out, storage.query, first_row, group);
 }
 
 // `problem` has as many key heads as heads; `group` of them share the operands' key head.
@@ -326,13 +335,6 @@ bool is_hopper(const Context& context, const char* function) {
            device_attribute(context, cudaDevAttrComputeCapabilityMinor, function) == 0;
 }
 
-// Results are stored in pieces of 16 bytes.
-bool fits_stores(const Target& out) {
-    constexpr int64_t kPiece = 8;
-    return reinterpret_cast<uintptr_t>(out.data) % 16 == 0 && out.column <= 1 &&
-           out.row % kPiece == 0 && out.head % kPiece == 0 && out.batch % kPiece == 0;
-}
-
 }  // namespace
 
 bool hopper_serves(const Context& context, const Problem& problem) {
@@ -342,7 +344,8 @@ bool hopper_serves(const Context& context, const Problem& problem) {
     };
     if (problem.dtype != Dtype::kFloat16 && problem.dtype != Dtype::kBFloat16) return false;
     if (problem.has_mask() || problem.softcap != 0 || problem.keys == 0) return false;
-    if (!fits(problem.dim) || !fits(problem.dim_v) || !fits_stores(problem.out)) return false;
+    if (!fits(problem.dim) || !fits(problem.dim_v) || !has_aligned_rows(problem.out, problem.dim_v))
+        return false;
     if (problem.query.column != 1 || problem.key.column != 1 || problem.value.column != 1)
         return false;
     const Shapes shapes = shapes_of(problem, kWarpgroupRows);

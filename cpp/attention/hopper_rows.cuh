@@ -1,18 +1,17 @@
-// What a thread of forward_hopper.cu knows of its rows of scores, two of its warp's sixteen: which
-// keys they see, their lambda, and what the softmax has summed up so far.
-//
-// Row i of a thread is row lane / 4 + 8 i of the warp; sum i of a product belongs to row i / 2 % 2
-// (core/hopper.cuh).
+// What a warp of forward_hopper.cu does with its 16 rows of scores, beside the products: which keys
+// they see, their softmax, their results.
 #pragma once
 
+#include "attention/mma_tile.cuh"
+#include "attention/online_softmax.cuh"
 #include "attention/problem.cuh"
-#include "core/ptx.cuh"
 
 namespace slipstick::cuda::attention {
 
-// The keys that rows `first` to `last` see together: bounds grow with the row.
-__device__ __forceinline__ KeyRange range_of_rows(const Problem& problem, const Sequence& sequence,
-                                                  int64_t first, int64_t last) {
+// The keys that queries `first` to `last` see together: both bounds grow with the query.
+__device__ __forceinline__ KeyRange range_of_queries(const Problem& problem,
+                                                     const Sequence& sequence, int64_t first,
+                                                     int64_t last) {
     using slipstick::attention::kOpen;
     const Window& window = problem.window;
     const int64_t offset = sequence.keys - sequence.queries;
@@ -25,276 +24,227 @@ __device__ __forceinline__ KeyRange range_of_rows(const Problem& problem, const 
     return seen.first < seen.last ? seen : KeyRange{0, 0};
 }
 
+// A lane holds what it does of multiply_add's results: of block b of 8 keys or columns, elements
+// [b][0] and [b][1] of row lane / 4, [b][2] and [b][3] of row lane / 4 + 8.
 template <bool with_stats>
 class HopperRows {
 public:
-    // For the warp that has sixteen rows from `first_row` on.
+    // For queries from `first_query` on, of head work.kv_head.
     __device__ __forceinline__ HopperRows(const Problem& problem, const Work& work,
-                                          int64_t first_row)
-        : first_row_(first_row), lane_(static_cast<int>(threadIdx.x) % kWarp) {
-        constexpr float kLog2e = 1.44269504088896340736f;
+                                          int64_t first_query)
+        : problem_(problem),
+          work_(work),
+          lane_(static_cast<int>(threadIdx.x) % kWarp),
+          first_query_(first_query) {
         // Each lane finds out about one row, lanes 16 to 31 again about those of 0 to 15. Rows
-        // behind the last are not stored: they see everything, so that no tile is masked for them.
-        const Sequence& sequence = work.sequence;
-        const int64_t query = first_row + lane_ % 16;
+        // behind the last are not stored: they see everything, so that they mask no tile.
         int first = 0;
-        int last = 0x7fffffff;
-        float lambda = 0;
-        if (query < sequence.queries) {
-            const KeyRange seen = range_of(problem, sequence, query);
+        int last = std::numeric_limits<int>::max();
+        float factor = 0;
+        if (is_query(lane_ % 16)) {
+            const int64_t query = first_query + lane_ % 16;
+            const KeyRange seen = range_of(problem, work.sequence, query);
             first = static_cast<int>(seen.first);
             last = static_cast<int>(seen.last);
-            lambda = factor_of<float>(problem, sequence, work.number, work.kv_head, query);
+            factor = factor_of<float>(problem, work.sequence, work.number, work.kv_head, query);
         }
-        all_see_from_ = first;
-        all_see_to_ = last;
+        common_first_ = first;
+        common_last_ = last;
 #pragma unroll
-        for (int lanes = 8; lanes > 0; lanes /= 2) {
-            all_see_from_ = max(all_see_from_, shuffle_xor(all_see_from_, lanes));
-            all_see_to_ = min(all_see_to_, shuffle_xor(all_see_to_, lanes));
+        for (int step = 8; step > 0; step /= 2) {
+            common_first_ = max(common_first_, shuffle_xor(common_first_, step));
+            common_last_ = min(common_last_, shuffle_xor(common_last_, step));
         }
-        turns_ = any_lane(lambda < 0);
+        turns_ = any_lane(factor < 0);
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const int row = lane_ / 4 + 8 * i;
-            first_[i] = shuffle(first, row);
-            last_[i] = shuffle(last, row);
-            const float scale = shuffle(lambda, row) * kLog2e;
-            sign_[i] = scale < 0 ? -1.0f : 1.0f;
-            // Not 0, so that a score of -inf stays one; and too small to make of a finite score
-            // more than 2^-21. A NaN stays.
-            scale_[i] = fabsf(scale) < kLeast ? kLeast : fabsf(scale);
-            top_[i] = -kInfinity;
-            sum_[i] = 0;
-            moment_[i] = 0;
-            keep_[i] = 0;
+        for (int half = 0; half < 2; ++half) {
+            const int row = lane_ / 4 + 8 * half;
+            first_[half] = shuffle(first, row);
+            last_[half] = shuffle(last, row);
+            factor_[half] = shuffle(factor, row);
         }
+        rows_ = no_scores(exponent_scale(factor_[0]), exponent_scale(factor_[1]));
     }
 
-    // Turns products <q, k> of the tile that begins at this key into weights, and adds them up.
-    // Sums of earlier tiles count keep() times.
-    __device__ __forceinline__ void weigh(float (&scores)[64], int first_key) {
-        if (turns_) {
-#pragma unroll
-            for (int i = 0; i < 64; ++i) scores[i] *= sign_[i / 2 % 2];
-        }
-        if (first_key < all_see_from_ || first_key + 128 > all_see_to_) mask(scores, first_key);
-        float largest[2] = {-kInfinity, -kInfinity};
-#pragma unroll
-        for (int i = 0; i < 64; ++i) largest[i / 2 % 2] = fmaxf(largest[i / 2 % 2], scores[i]);
-        float shift[2];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            largest[i] = fmaxf(largest[i], shuffle_xor(largest[i], 1));
-            largest[i] = fmaxf(largest[i], shuffle_xor(largest[i], 2));
-            const float top = fmaxf(top_[i], scale_[i] * largest[i]);
-            shift[i] = top == -kInfinity ? 0.0f : top;
-            const float fall = top_[i] - shift[i];
-            keep_[i] = exp2_fast(fall);
-            if constexpr (with_stats)
-                moment_[i] = keep_[i] == 0 ? 0.0f : keep_[i] * fmaf(fall, sum_[i], moment_[i]);
-            sum_[i] *= keep_[i];
-            top_[i] = top;
-        }
-#pragma unroll
-        for (int i = 0; i < 64; ++i) {
-            const int row = i / 2 % 2;
-            const float exponent = fmaf(scale_[row], scores[i], -shift[row]);
-            scores[i] = exp2_fast(exponent);
-            sum_[row] += scores[i];
-            // 0 times -inf would be NaN; below -126 the weight is 0.
-            if constexpr (with_stats)
-                moment_[row] = fmaf(scores[i], fmaxf(exponent, -127.0f), moment_[row]);
-        }
+    // Makes weights of the products <q, k> of the tile of keys that begins with `tile`. What was
+    // added up with earlier weights counts alpha times.
+    template <int blocks>
+    __device__ __forceinline__ void weigh(float (&scores)[blocks][4], int tile, float (&alpha)[2]) {
+        if (turns_) turn(scores);
+        if (tile < common_first_ || tile + 8 * blocks > common_last_) hide(scores, tile);
+        take_scores<with_stats>(rows_, scores, alpha);
     }
 
-    // Brings sums of weighted values of earlier tiles to this tile's reference.
-    template <int count>
-    __device__ __forceinline__ void rescale(float (&out)[count]) const {
-#pragma unroll
-        for (int i = 0; i < count; ++i) out[i] *= keep_[i / 2 % 2];
-    }
-
-    // Divides by the sums of weights, and stores results and statistics.
-    template <class T, int dim>
-    __device__ __forceinline__ void finish(float (&out)[dim / 2], const Problem& problem,
-                                           const Work& work, int64_t group) {
-        bool again[2];
+    // Stores the rows' results, of which the lane has the sums of weighted values, and their
+    // statistics. `panels` are places in shared memory for 64 columns each of the block's rows, of
+    // which the warp's begin at number `row`.
+    template <class T, int blocks, int panel_bytes>
+    __device__ __forceinline__ void store(const float (&out)[blocks][4],
+                                          unsigned char (*panels)[panel_bytes], int row,
+                                          int64_t group) {
+        constexpr int kColumns = 64;
         float inverse[2];
+        bool wrong[2] = {};
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            sum_[i] += shuffle_xor(sum_[i], 1);
-            sum_[i] += shuffle_xor(sum_[i], 2);
-            inverse[i] = first_[i] == last_[i] ? 0.0f : 1 / sum_[i];
-            again[i] = false;
+        for (int half = 0; half < 2; ++half) {
+            rows_.sum[half] = sum_of_row(rows_.sum[half]);
+            // 0 where a row that sees keys has no score above -inf.
+            inverse[half] = is_empty(half) ? 0.0f : 1.0f / rows_.sum[half];
         }
 #pragma unroll
-        for (int i = 0; i < dim / 2; ++i) {
-            again[i / 2 % 2] |= !(fabsf(out[i]) < kInfinity);
-            out[i] *= inverse[i / 2 % 2];
-        }
-        if constexpr (with_stats) store_stats(problem, work);
+        for (int b = 0; b < blocks; ++b) {
+            T* const panel = reinterpret_cast<T*>(panels[b / 8]);
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const int64_t query = first_row_ + lane_ / 4 + 8 * i;
-            const bool inside = query < work.sequence.queries;
-            store_row<T, dim>(out, i, problem, work, query, inside);
-            // Where the weights are numbers, the values were not, and perhaps those of keys that
-            // the row does not see: 0 times them is NaN.
-            again[i] = again[i] && inside && sum_[i] < kInfinity;
+            for (int e = 0; e < 4; ++e) wrong[e / 2] |= !(fabsf(out[b][e]) <= kHighest);
+            put_result<kColumns>(panel, row, b % 8, out[b], inverse[0], inverse[1]);
         }
-        if (any_lane(again[0] || again[1])) {
-            sync_warp();
-            sum_visible<T, dim>(again, inverse, problem, work, group);
+        sync_warp();
+#pragma unroll
+        for (int p = 0; p < blocks / 8; ++p) {
+            store_rows<16, kColumns>(
+                reinterpret_cast<const T*>(panels[p]), row, problem_.dim_v - kColumns * p, true, 1,
+                [&](int r) {
+                    return is_query(r - row) ? out_at<T>(r - row) + kColumns * p : nullptr;
+                });
         }
+        if constexpr (with_stats) store_stats();
+        // Where the weights are numbers, values were not, and perhaps those of keys that the row
+        // does not see: their weight 0 times infinity is NaN.
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            wrong[half] = wrong[half] && rows_.sum[half] <= kHighest;
+        if (any_lane(wrong[0] || wrong[1])) store_visible<T, 8 * blocks>(wrong, inverse, group);
     }
 
 private:
-    static constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    static constexpr float kLeast = std::numeric_limits<float>::denorm_min();
+    static constexpr float kHighest = std::numeric_limits<float>::max();
 
-    __device__ __forceinline__ void mask(float (&scores)[64], int first_key) const {
-        const int column = first_key + 2 * (lane_ % 4);
+    // By number among the warp's rows.
+    __device__ __forceinline__ bool is_query(int row) const {
+        return first_query_ + row < work_.sequence.queries;
+    }
+    template <class T>
+    __device__ __forceinline__ T* out_at(int row) const {
+        return problem_.out.at<T>(work_.sequence.batch, work_.kv_head,
+                                  work_.sequence.first_query + first_query_ + row);
+    }
+    __device__ __forceinline__ bool is_empty(int half) const { return first_[half] == last_[half]; }
+
+    template <int blocks>
+    __device__ __forceinline__ void turn(float (&scores)[blocks][4]) const {
 #pragma unroll
-        for (int i = 0; i < 64; ++i) {
-            const int key = column + 8 * (i / 4) + i % 2;
-            const int row = i / 2 % 2;
-            if (key < first_[row] || key >= last_[row]) scores[i] = -kInfinity;
+        for (int b = 0; b < blocks; ++b) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                scores[b][e] = factor_[e / 2] < 0 ? -scores[b][e] : scores[b][e];
         }
     }
 
-    __device__ __forceinline__ void store_stats(const Problem& problem, const Work& work) {
-        constexpr double kLn2 = 0.69314718055994530942;
+    template <int blocks>
+    __device__ __forceinline__ void hide(float (&scores)[blocks][4], int tile) const {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            moment_[i] += shuffle_xor(moment_[i], 1);
-            moment_[i] += shuffle_xor(moment_[i], 2);
-            const int64_t query = first_row_ + lane_ / 4 + 8 * i;
-            if (lane_ % 4 != 0 || query >= work.sequence.queries) continue;
-            // Sums are relative to top_ as it was rounded: in float64 nothing is lost.
+        for (int b = 0; b < blocks; ++b) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const int key = tile + 8 * b + lane_ % 4 * 2 + e % 2;
+                if (key < first_[e / 2] || key >= last_[e / 2]) scores[b][e] = kHidden;
+            }
+        }
+    }
+
+    __device__ __forceinline__ void store_stats() const {
+        constexpr double kPreciseLn2 = 0.69314718055994530942;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float moment = sum_of_row(rows_.moment[half]);
+            const int row = lane_ / 4 + 8 * half;
+            if (lane_ % 4 != 0 || !is_query(row)) continue;
+            // What the exponents were relative to, as it was rounded: nothing is lost on the way
+            // back, and lse is as precise as c.
+            const double reference = rows_.scale[half] * rows_.maximum[half];
             const RowStats<double> stats = slipstick::attention::row_stats<double>(
-                first_[i] == last_[i], top_[i] * kLn2, sum_[i], moment_[i] * kLn2);
-            write_stats<float>(problem, work.sequence, work.kv_head, query,
+                is_empty(half), kPreciseLn2 * reference, rows_.sum[half], kPreciseLn2 * moment);
+            write_stats<float>(problem_, work_.sequence, work_.kv_head, first_query_ + row,
                                {static_cast<float>(stats.lse), static_cast<float>(stats.entropy),
                                 static_cast<float>(stats.max_logit)});
         }
     }
 
-    // Row i of the thread. The four lanes that share a row exchange what they have of 32 columns,
-    // so that each stores 8 neighbours.
-    template <class T, int dim>
-    __device__ __forceinline__ void store_row(const float (&out)[dim / 2], int i,
-                                              const Problem& problem, const Work& work,
-                                              int64_t query, bool inside) const {
-        struct alignas(16) Piece {
-            uint32_t pairs[4];
+    // Sums up the values of the keys that a row sees and of no others, for those of the warp's rows
+    // whose sums are wrong. Infinities and NaNs among values are an accident, so this goes the
+    // plainest way, key by key.
+    template <class T, int columns>
+    __device__ __forceinline__ void store_visible(const bool (&wrong)[2], const float (&inverse)[2],
+                                                  int64_t group) const {
+        constexpr int kOwn = columns / kWarp;  // columns of a lane
+        const Sequence& sequence = work_.sequence;
+        const int column = lane_ * kOwn;
+        const auto element = [&](const Operand& operand, int64_t head, int64_t row, int i,
+                                 int count) {
+            return column + i < count
+                       ? to_float(*operand.at<T>(sequence.batch, head, row, column + i))
+                       : 0.0f;
         };
-        const int lane = lane_ % 4;
-        T* const row = problem.out.at<T>(work.sequence.batch, work.kv_head,
-                                         work.sequence.first_query + (inside ? query : 0));
-#pragma unroll
-        for (int columns = 0; columns < dim; columns += 32) {
-            Piece piece;
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const int at = columns / 2 + 4 * j + 2 * i;
-                piece.pairs[j] = pack<T>(out[at], out[at + 1]);
-            }
-#pragma unroll
-            for (int bit = 1; bit < 4; bit *= 2) {
-                const bool upper = (lane & bit) != 0;
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    if ((j & bit) != 0) continue;
-                    uint32_t& low = piece.pairs[j];
-                    uint32_t& high = piece.pairs[j | bit];
-                    const uint32_t other = shuffle_xor(upper ? low : high, bit);
-                    (upper ? low : high) = other;
-                }
-            }
-            const int column = columns + 8 * lane;
-            if (inside && column < problem.dim_v) *reinterpret_cast<Piece*>(row + column) = piece;
-        }
-    }
-
-    // Sums the values of the keys that a row sees and of no others, for those of the warp's rows
-    // that ask for it: a way for infinities and NaNs among the values, a key after another.
-    template <class T, int dim>
-    __device__ __forceinline__ void sum_visible(const bool (&again)[2], const float (&inverse)[2],
-                                                const Problem& problem, const Work& work,
-                                                int64_t group) const {
-        constexpr int kOwn = dim / kWarp;  // columns of a lane
-        const Sequence& sequence = work.sequence;
-        const int64_t kv_head = work.kv_head / group;
-        for (int number = 0; number < 16; ++number) {
-            const int i = number / 8;
-            const int source = number % 8 * 4;
-            // The four lanes of a row look at different columns.
-            bool wanted = false;
-            for (int lane = 0; lane < 4; ++lane)
-                wanted |= shuffle(i == 0 ? again[0] : again[1], source + lane);
-            if (!wanted) continue;
-            const auto of_row = [&](auto one, auto other) {
-                return shuffle(i == 0 ? one : other, source);
+        sync_warp();
+#pragma unroll 1
+        for (int row = 0; row < 16; ++row) {
+            const bool lower = row >= 8;
+            const int source = row % 8 * 4;
+            // The four lanes of a row have different columns.
+            const bool is_mine = lane_ / 4 == row % 8 && (lower ? wrong[1] : wrong[0]);
+            if (!any_lane(is_mine) || !is_query(row)) continue;
+            const auto of_row = [&](auto upper_value, auto lower_value) {
+                return shuffle(lower ? lower_value : upper_value, source);
             };
-            const float scale = of_row(sign_[0] * scale_[0], sign_[1] * scale_[1]);
-            const float top = of_row(top_[0], top_[1]);
+            const float scale = of_row(rows_.scale[0], rows_.scale[1]);
+            const float reference = scale * of_row(rows_.maximum[0], rows_.maximum[1]);
+            const float signed_scale = of_row(factor_[0], factor_[1]) < 0 ? -scale : scale;
             const float factor = of_row(inverse[0], inverse[1]);
             const int first = of_row(first_[0], first_[1]);
             const int last = of_row(last_[0], last_[1]);
-            const int64_t query = sequence.first_query + first_row_ + number;
-            const auto load = [&](const Operand& operand, int64_t head, int64_t row, int columns,
-                                  int own) {
-                const int column = lane_ * kOwn + own;
-                if (column >= columns) return 0.0f;
-                return to_float(*operand.at<T>(sequence.batch, head, row, column));
-            };
+            const int64_t kv_head = work_.kv_head / group;
             float out[kOwn] = {};
-            for (int key = first; key < last; ++key) {
+#pragma unroll 1
+            for (int64_t key = sequence.first_key + first; key < sequence.first_key + last; ++key) {
                 float product = 0;
-                for (int own = 0; own < kOwn; ++own) {
+#pragma unroll
+                for (int i = 0; i < kOwn; ++i) {
                     product =
-                        fmaf(load(problem.query, work.kv_head, query, problem.dim, own),
-                             load(problem.key, kv_head, sequence.first_key + key, problem.dim, own),
-                             product);
+                        fmaf(element(problem_.query, work_.kv_head,
+                                     sequence.first_query + first_query_ + row, i, problem_.dim),
+                             element(problem_.key, kv_head, key, i, problem_.dim), product);
                 }
-                for (int lanes = kWarp / 2; lanes > 0; lanes /= 2)
-                    product += shuffle_xor(product, lanes);
-                const float weight = exp2_fast(fmaf(scale, product, -top));
-                for (int own = 0; own < kOwn; ++own) {
-                    out[own] = fmaf(
-                        weight,
-                        load(problem.value, kv_head, sequence.first_key + key, problem.dim_v, own),
-                        out[own]);
+#pragma unroll
+                for (int step = kWarp / 2; step > 0; step /= 2)
+                    product += shuffle_xor(product, step);
+                const float weight = exp2_fast(fmaf(signed_scale, product, -reference));
+#pragma unroll
+                for (int i = 0; i < kOwn; ++i) {
+                    out[i] = fmaf(weight, element(problem_.value, kv_head, key, i, problem_.dim_v),
+                                  out[i]);
                 }
             }
-            for (int own = 0; own < kOwn; ++own) {
-                const int column = lane_ * kOwn + own;
-                if (column >= problem.dim_v) continue;
-                store_one(problem.out.at<T>(sequence.batch, work.kv_head, query, column),
-                          out[own] * factor);
+#pragma unroll
+            for (int i = 0; i < kOwn; ++i) {
+                const uint32_t rounded = pack<T>(out[i] * factor, 0.0f);
+                if (column + i < problem_.dim_v)
+                    out_at<T>(row)[column + i] = T{static_cast<uint16_t>(rounded)};
             }
         }
     }
 
-    __device__ static void store_one(Float16* target, float value) { *target = to_float16(value); }
-    __device__ static void store_one(BFloat16* target, float value) {
-        *target = to_bfloat16(value);
-    }
-
-    int64_t first_row_;
-    int lane_;
-    int all_see_from_;  // the keys that all rows of the warp see
-    int all_see_to_;
+    const Problem& problem_;
+    const Work& work_;
+    const int lane_;
+    const int64_t first_query_;
+    int common_first_;  // the keys that all of the warp's rows see
+    int common_last_;
     bool turns_;  // whether a row of the warp has a negative lambda
+    // Of the lane's two rows.
     int first_[2];
     int last_[2];
-    float sign_[2];    // of lambda
-    float scale_[2];   // |lambda| log2 e
-    float top_[2];     // the largest score so far, times log2 e
-    float sum_[2];     // of 2^(score - top), over this thread's keys
-    float moment_[2];  // of 2^(score - top) (score - top), likewise
-    float keep_[2];
+    float factor_[2];  // lambda
+    OnlineRows rows_;
 };
 
 }  // namespace slipstick::cuda::attention

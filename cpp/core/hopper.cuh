@@ -188,9 +188,8 @@ __device__ __forceinline__ void take_registers() {
 // --- Products of a warpgroup ---
 //
 // d += A B for A of 64 x 16, B of 16 x n, 16-bit elements, float32 sums; all four warps start each
-// product together, and it runs while they go on. What a thread has of A and d is as in m16n8k16
-// (ptx.cuh), warp w with rows 16 w to 16 w + 15, and 8 columns of d after another:
-//   d[i]  row 16 w + lane / 4 + 8 (i / 2 % 2), column 8 (i / 4) + 2 (lane % 4) + i % 2
+// product together, and it runs while they go on. Warp w has rows 16 w to 16 w + 15 of A and d, and
+// its lanes have of them what they have in m16n8k16 (ptx.cuh), d[j] for columns 8 j to 8 j + 7.
 //
 // Matrices in shared memory are made of the copy engine's boxes: rows of 64 elements, swizzled. The
 // hardware computes an element's address as if nothing were swizzled, and exchanges bits 4 to 6 for
@@ -258,10 +257,10 @@ __device__ __forceinline__ void wait_for_products(Registers&... registers) {
 }
 
 // clang-format off
-#define SLIPSTICK_SUMS_8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), \
-    "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define SLIPSTICK_SUMS_32(d, i) SLIPSTICK_SUMS_8(d, i), SLIPSTICK_SUMS_8(d, i + 8), \
-    SLIPSTICK_SUMS_8(d, i + 16), SLIPSTICK_SUMS_8(d, i + 24)
+#define SLIPSTICK_SUMS_8(d, j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3]), \
+    "+f"(d[j + 1][0]), "+f"(d[j + 1][1]), "+f"(d[j + 1][2]), "+f"(d[j + 1][3])
+#define SLIPSTICK_SUMS_32(d, j) SLIPSTICK_SUMS_8(d, j), SLIPSTICK_SUMS_8(d, j + 2), \
+    SLIPSTICK_SUMS_8(d, j + 4), SLIPSTICK_SUMS_8(d, j + 6)
 #define SLIPSTICK_PLACES_0_31 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -277,14 +276,14 @@ __device__ __forceinline__ void wait_for_products(Registers&... registers) {
                  "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {"               \
                  SLIPSTICK_PLACES_0_31 ", " SLIPSTICK_PLACES_32_63 "}, %64, %65, p, 1, 1, 0, 0;\n" \
                  "}"                                                                             \
-                 : SLIPSTICK_SUMS_32(d, 0), SLIPSTICK_SUMS_32(d, 32)                             \
+                 : SLIPSTICK_SUMS_32(d, 0), SLIPSTICK_SUMS_32(d, 8)                             \
                  : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 // A in registers, B across the depth in shared memory; n = 128 and n = 64.
 #define SLIPSTICK_WEIGHTED_128(type)                                                             \
     asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {"               \
                  SLIPSTICK_PLACES_0_31 ", " SLIPSTICK_PLACES_32_63                               \
                  "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"                                     \
-                 : SLIPSTICK_SUMS_32(d, 0), SLIPSTICK_SUMS_32(d, 32)                             \
+                 : SLIPSTICK_SUMS_32(d, 0), SLIPSTICK_SUMS_32(d, 8)                             \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 #define SLIPSTICK_WEIGHTED_64(type)                                                              \
     asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {"                \
@@ -296,7 +295,7 @@ __device__ __forceinline__ void wait_for_products(Registers&... registers) {
 // d = A B, or d += A B where `add`; both operands along the depth, n = 128. T is Float16 or
 // BFloat16.
 template <class T>
-__device__ __forceinline__ void multiply_matrices(float (&d)[64], Matrix a, Matrix b, bool add) {
+__device__ __forceinline__ void multiply_matrices(float (&d)[16][4], Matrix a, Matrix b, bool add) {
     if constexpr (std::is_same_v<T, Float16>) {
         SLIPSTICK_PRODUCT_128("f16");
     } else {
@@ -305,14 +304,14 @@ __device__ __forceinline__ void multiply_matrices(float (&d)[64], Matrix a, Matr
     }
 }
 // d += A B; A in registers, as in m16n8k16, B across the depth, n = 128 or 64.
-template <class T, int sums>
-__device__ __forceinline__ void multiply_add_matrix(float (&d)[sums], const uint32_t (&a)[4],
+template <class T, int blocks>
+__device__ __forceinline__ void multiply_add_matrix(float (&d)[blocks][4], const uint32_t (&a)[4],
                                                     Matrix b) {
-    static_assert(sums == 64 || sums == 32);
+    static_assert(blocks == 16 || blocks == 8);
     static_assert(std::is_same_v<T, Float16> || std::is_same_v<T, BFloat16>);
-    if constexpr (sums == 64 && std::is_same_v<T, Float16>) {
+    if constexpr (blocks == 16 && std::is_same_v<T, Float16>) {
         SLIPSTICK_WEIGHTED_128("f16");
-    } else if constexpr (sums == 64) {
+    } else if constexpr (blocks == 16) {
         SLIPSTICK_WEIGHTED_128("bf16");
     } else if constexpr (std::is_same_v<T, Float16>) {
         SLIPSTICK_WEIGHTED_64("f16");
