@@ -17,7 +17,10 @@ void add_results(Problem& problem, const Target& out, const Stats* stats) {
     problem.max_logit = row_target_of(stats->max_logit);
 }
 
-void forward(const Context& context, const Problem& problem) { forward_simt(context, problem); }
+void forward(const Context& context, const Problem& problem) {
+    if (hopper_serves(context, problem)) return forward_hopper(context, problem);
+    forward_simt(context, problem);
+}
 
 using slipstick::attention::Shape;
 

@@ -52,8 +52,10 @@ public:
         common_last_ = last;
 #pragma unroll
         for (int step = 8; step > 0; step /= 2) {
-            common_first_ = max(common_first_, shuffle_xor(common_first_, step));
-            common_last_ = min(common_last_, shuffle_xor(common_last_, step));
+            const int other_first = shuffle_xor(common_first_, step);
+            const int other_last = shuffle_xor(common_last_, step);
+            common_first_ = common_first_ > other_first ? common_first_ : other_first;
+            common_last_ = common_last_ < other_last ? common_last_ : other_last;
         }
         turns_ = any_lane(factor < 0);
 #pragma unroll
