@@ -41,17 +41,12 @@ Kinds kinds_of(const Problem& problem) {
 }
 
 void forward(const Context& context, Problem problem, const Kinds& kinds) {
-    const bool wide = problem.dtype == Dtype::kFloat32 || problem.dtype == Dtype::kFloat64;
-    if (kinds.few) {
-        if (wide) {
-            few_rows_simt(context, problem);
-        } else {
-            few_rows_mma(context, problem);
-        }
-    }
+    const bool half = item_size(problem.dtype) == 2;
+    if (kinds.few) (half ? few_rows_mma : few_rows_simt)(context, problem);
     if (!kinds.many) return;
     problem.few_rows_apart = problem.is_packed();
-    forward_simt(context, problem);
+    if (hopper_serves(context, problem)) return forward_hopper(context, problem);
+    (half ? forward_mma : forward_simt)(context, problem);
 }
 
 using slipstick::attention::Shape;
