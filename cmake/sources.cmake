@@ -9,7 +9,8 @@ set(common_sources
   cpp/mitchell/geometry.cpp
   cpp/mitchell/method.cpp
   cpp/mitchell/results.cpp
-  cpp/mitchell/sums.cpp)
+  cpp/mitchell/sums.cpp
+  cpp/projection/results.cpp)
 
 # The CPU's part, but for what is compiled for levels.
 set(cpu_sources
@@ -87,4 +88,6 @@ set(cuda_sources
   cpp/mitchell/sum_products.cu
   cpp/mitchell/tables.cu
   cpp/mitchell/tile_general.cu
-  cpp/mitchell/tile_sums.cu)
+  cpp/mitchell/tile_sums.cu
+  cpp/projection/block.cu
+  cpp/projection/srht_rows.cu)

@@ -7,6 +7,7 @@
 #include "core/cuda.hpp"
 #include "mitchell/cuda.hpp"
 #include "mitchell/sums.hpp"
+#include "projection/cuda.hpp"
 
 namespace slipstick::bind {
 
@@ -100,6 +101,11 @@ public:
                          const Tensor& grad_b) const {
         cuda::mitchell::matmul_backward(context_, grad, a, b, method, gradient, derivative, grad_a,
                                         grad_b);
+    }
+
+    void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
+               const Tensor& out) const {
+        cuda::projection::block(context_, law, first_row, first_column, out);
     }
 
 private:

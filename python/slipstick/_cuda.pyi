@@ -68,3 +68,12 @@ def matmul_backward(
     terms: int,
     empty: Empty,
 ) -> tuple[Any, Any]: ...
+def projection_block(
+    law: tuple[str, int, int, float, int, int],
+    first_row: int,
+    rows: int,
+    first_column: int,
+    columns: int,
+    out: Any,
+    empty: Empty,
+) -> Any: ...
