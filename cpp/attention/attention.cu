@@ -55,7 +55,7 @@ void check_columns(const char* function, const char* name, const ConstTensor& te
                    int64_t columns) {
     if (columns <= kMostColumns) return;
     refuse_value(function, "`", name, "` must have at most ", kMostColumns,
-                 " columns on CUDA, got shape ", shape_text(tensor));
+                 " columns on CUDA (the CPU takes any number), got shape ", shape_text(tensor));
 }
 
 void check_shape(const char* function, const Inputs& inputs, const Shape& shape,
@@ -77,6 +77,7 @@ void check_shape(const char* function, const Inputs& inputs, const Shape& shape,
 }  // namespace
 
 std::vector<std::string> kernels(int major, int minor) {
+    if (major < 8) return {"none: they are for compute capability 8.0 and later"};
     std::vector<std::string> lines;
     if (has_hopper_kernel(major, minor)) {
         lines.emplace_back(
