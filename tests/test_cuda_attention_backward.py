@@ -21,7 +21,7 @@ from test_attention_backward import refusal_cases
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 # As forward: 74 rows a key head, 133 keys.
-SHAPE = (2, 4, 2, 37, 133, 21, 9)
+SHAPE = (2, 4, 2, 37, 133, 13, 9)
 OPTIONS = options_for(133)
 
 
