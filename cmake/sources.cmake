@@ -75,9 +75,21 @@ set(level_sources
 # The CUDA module's part.
 set(cuda_sources
   cpp/attention/attention.cu
+  cpp/attention/backward.cu
+  cpp/attention/backward_mma.cu
+  cpp/attention/backward_mma_bfloat16.cu
+  cpp/attention/backward_mma_float16.cu
+  cpp/attention/backward_rows.cu
+  cpp/attention/backward_simt.cu
+  cpp/attention/combine.cu
+  cpp/attention/few_rows_mma.cu
+  cpp/attention/few_rows_simt.cu
+  cpp/attention/forward_mma.cu
   cpp/attention/forward_simt.cu
   cpp/attention/mask_counts.cu
   cpp/attention/prepare.cu
+  cpp/attention/scale_gradient.cu
+  cpp/core/upload.cu
   cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
   cpp/mitchell/conv2d.cu
