@@ -105,3 +105,10 @@ set(cuda_sources
   cpp/mitchell/tables.cu
   cpp/mitchell/tile_general.cu
   cpp/mitchell/tile_sums.cu)
+
+# Of it what is for compute capability 9.0 alone (sm_90a), and what stands in its place where that is
+# not compiled for.
+set(hopper_sources
+  cpp/attention/forward_hopper.cu)
+set(no_hopper_sources
+  cpp/attention/no_hopper.cu)
