@@ -13,6 +13,7 @@ import pytest
 
 import slipstick
 from attention_cases import options_for
+from attention_on_device import attend
 from attention_oracle import (
     BF16,
     DTYPES,
@@ -27,7 +28,6 @@ from attention_oracle import (
     largest,
     ulp,
 )
-from cuda_attention import attend
 from slipstick.scales import LogN, SSMax, Su
 
 HALVES = [np.dtype(np.float16), BF16]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import slipstick
+from attention_on_device import attend, moved
 from attention_oracle import BF16, DTYPES, Rows, bits, bool_mask, compare, float_mask, inputs
-from cuda_attention import attend, moved
 from slipstick.scales import SSMax
 from test_attention_arguments import REFUSALS, K, Q, V
 
