@@ -21,10 +21,9 @@ def bench():
     """The modules of bench/python, which find each other as a script's neighbours do."""
     before = dict(sys.modules)
     sys.path.insert(0, str(FOLDER))
+    import cuda_attention  # noqa: F401
     import cuda_clock
     import cuda_mitchell
-
-    import cuda_attention  # noqa: F401
 
     yield cuda_clock, cuda_mitchell
     sys.path.remove(str(FOLDER))
