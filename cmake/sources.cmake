@@ -11,7 +11,9 @@ set(common_sources
   cpp/mitchell/geometry.cpp
   cpp/mitchell/method.cpp
   cpp/mitchell/results.cpp
-  cpp/mitchell/sums.cpp)
+  cpp/mitchell/sums.cpp
+  cpp/projection/mixing.cpp
+  cpp/projection/vector_pairs.cpp)
 
 # The CPU's part, but for what is compiled for levels.
 set(cpu_sources
@@ -40,7 +42,6 @@ set(cpu_sources
   cpp/projection/hadamard.cpp
   cpp/projection/hamming.cpp
   cpp/projection/hashed.cpp
-  cpp/projection/mixing.cpp
   cpp/projection/probes.cpp
   cpp/projection/projection.cpp
   cpp/projection/rotate.cpp
