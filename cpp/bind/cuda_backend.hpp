@@ -123,6 +123,11 @@ public:
                    const Tensor& out, const attention::Stats* stats) const {
         cuda::attention::attention(context_, inputs, options, out, stats);
     }
+    void attention_backward(const attention::Inputs& inputs, const attention::Options& options,
+                            const attention::Returned& returned,
+                            const attention::Gradients& gradients) const {
+        cuda::attention::attention_backward(context_, inputs, options, returned, gradients);
+    }
     void attention_varlen(const attention::Inputs& inputs, const attention::Bounds& bounds,
                           const attention::Packing& packing, const attention::Options& options,
                           const Tensor& out, const attention::Stats* stats) const {

@@ -61,6 +61,7 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     slipstick::bind::register_exceptions();
     bind_devices(module);
     slipstick::bind::bind_attention<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_attention_backward<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_attention_varlen<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CudaBackend>(module);
 }
