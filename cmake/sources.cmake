@@ -13,6 +13,7 @@ set(common_sources
   cpp/mitchell/results.cpp
   cpp/mitchell/sums.cpp
   cpp/projection/mixing.cpp
+  cpp/projection/results.cpp
   cpp/projection/vector_pairs.cpp)
 
 # The CPU's part, but for what is compiled for levels.
@@ -105,7 +106,14 @@ set(cuda_sources
   cpp/mitchell/sum_products.cu
   cpp/mitchell/tables.cu
   cpp/mitchell/tile_general.cu
-  cpp/mitchell/tile_sums.cu)
+  cpp/mitchell/tile_sums.cu
+  cpp/projection/block.cu
+  cpp/projection/rotate.cu
+  cpp/projection/rotation.cu
+  cpp/projection/rotation_long.cu
+  cpp/projection/srht.cu
+  cpp/projection/srht_rows.cu
+  cpp/projection/vectors.cu)
 
 # Of it what is for compute capability 9.0 alone (sm_90a), and what stands in its place where that is
 # not compiled for.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/error.hpp"
 #include "core/rounding.hpp"
 #include "core/threads.hpp"
 #include "projection/rotation_shape.hpp"
@@ -12,11 +11,6 @@
 namespace slipstick::cpu::projection {
 namespace {
 
-using slipstick::projection::kRotateTag;
-using slipstick::projection::mixing_entry;
-using slipstick::projection::RotationShape;
-
-constexpr const char* kFunction = "rotate";
 constexpr int64_t kGrain = 1 << 14;  // numbers a thread: three rounds take 30 us or more
 
 class Rotation {
@@ -104,16 +98,6 @@ private:
 };
 
 }  // namespace
-
-ResultSpec result_of_rotate(const ConstTensor& x) {
-    if (x.rank == 0) refuse_value(kFunction, "`x` must have at least one axis, got shape ()");
-    if (x.shape[x.rank - 1] == 0) {
-        refuse_value(kFunction, "`x` must have at least one feature, got shape ", shape_text(x));
-    }
-    ResultSpec spec{x.dtype <= Dtype::kBFloat16 ? x.dtype : Dtype::kFloat64};
-    for (int i = 0; i < x.rank; ++i) spec.append(x.shape[i]);
-    return spec;
-}
 
 void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse, const Tensor& out) {
     if (out.size() == 0) return;

@@ -5,20 +5,16 @@
 #include <array>
 
 #include "core/tensor.hpp"
+#include "projection/names.hpp"
 #include "projection/transform_kernels.hpp"
 #include "projection/vector_pairs.hpp"
 
 namespace slipstick::cpu::projection {
 
-using slipstick::projection::VectorPairs;
-
 // What numbers of a dtype are computed in: float, else double.
 constexpr bool computed_in_float(Dtype dtype) {
     return dtype == Dtype::kFloat32 || dtype == Dtype::kFloat16 || dtype == Dtype::kBFloat16;
 }
-
-// -1 where n is not a power of two.
-int log2_exact(int64_t n);
 
 // The transform of 2^log2n numbers of a dtype of the table's, without a scale, or orthonormal: a
 // factor 1/4 before the stages 0, 4, 8, ... (1/2 where two or three stages are left, none where one

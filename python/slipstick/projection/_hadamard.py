@@ -58,4 +58,4 @@ def hadamard(x: Any, *, axis: int = -1, out: Any = None) -> Any:
     if not -_MOST_AXES <= number < _MOST_AXES:
         raise ValueError(f"hadamard: `axis` must be one of the axes of `x`, got {number}")
     framework = framework_of("hadamard", x, out)
-    return framework.finish(_cpu.hadamard(x, number, out, framework.empty))
+    return framework.finish(framework.kernels.hadamard(x, number, out, framework.empty))
