@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.projection._arguments import index
 
