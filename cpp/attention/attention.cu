@@ -55,7 +55,7 @@ void check_columns(const char* function, const char* name, const ConstTensor& te
                    int64_t columns) {
     if (columns <= kMostColumns) return;
     refuse_value(function, "`", name, "` must have at most ", kMostColumns,
-                 " columns on CUDA (the CPU takes any number), got shape ", shape_text(tensor));
+                 " columns on CUDA, got shape ", shape_text(tensor));
 }
 
 void check_shape(const char* function, const Inputs& inputs, const Shape& shape,
