@@ -11,7 +11,8 @@ set(common_sources
   cpp/mitchell/geometry.cpp
   cpp/mitchell/method.cpp
   cpp/mitchell/results.cpp
-  cpp/mitchell/sums.cpp)
+  cpp/mitchell/sums.cpp
+  cpp/projection/results.cpp)
 
 # The CPU's part, but for what is compiled for levels.
 set(cpu_sources
@@ -75,9 +76,21 @@ set(level_sources
 # The CUDA module's part.
 set(cuda_sources
   cpp/attention/attention.cu
+  cpp/attention/backward.cu
+  cpp/attention/backward_mma.cu
+  cpp/attention/backward_mma_bfloat16.cu
+  cpp/attention/backward_mma_float16.cu
+  cpp/attention/backward_rows.cu
+  cpp/attention/backward_simt.cu
+  cpp/attention/combine.cu
+  cpp/attention/few_rows_mma.cu
+  cpp/attention/few_rows_simt.cu
+  cpp/attention/forward_mma.cu
   cpp/attention/forward_simt.cu
   cpp/attention/mask_counts.cu
   cpp/attention/prepare.cu
+  cpp/attention/scale_gradient.cu
+  cpp/core/upload.cu
   cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
   cpp/mitchell/conv2d.cu
@@ -92,7 +105,9 @@ set(cuda_sources
   cpp/mitchell/sum_products.cu
   cpp/mitchell/tables.cu
   cpp/mitchell/tile_general.cu
-  cpp/mitchell/tile_sums.cu)
+  cpp/mitchell/tile_sums.cu
+  cpp/projection/block.cu
+  cpp/projection/srht_rows.cu)
 
 # Of it what is for compute capability 9.0 alone (sm_90a), and what stands in its place where that is
 # not compiled for.

@@ -98,7 +98,7 @@ struct ForwardMemory {
     alignas(16) T value[Shape::kKeys * Shape::kColumns];
     ForwardRow rows[Shape::kRows];
     ForwardSums sums[Shape::kFull ? Shape::kRows : 1];
-    SharedKeys keys[Shape::kWarps];
+    SharedKeys keys[Shape::kWarps + 1];  // of each warp's rows; of all
     int cleared;  // whether values that are not finite were taken out of a tile
 };
 
@@ -133,8 +133,8 @@ public:
         });
         commit_copies();
         find_keys();
-        const int begin = block_keys_.first / kKeys * kKeys;
-        if (begin < block_keys_.last) load_keys(begin);
+        const int begin = first_key_ / kKeys * kKeys;
+        if (begin < last_key_) load_keys(begin);
         commit_copies();
         wait_for_copies<1>();
         __syncthreads();
@@ -170,10 +170,10 @@ public:
         // Tiles begin at multiples of their size, whatever the block's rows see, so that a row's
         // bits depend on its sequence alone. A tile of which a row sees nothing changes no bit.
 #pragma unroll 1
-        for (int tile = begin; tile < block_keys_.last; tile += kKeys) {
-            const bool active = warp_keys_.any_of(tile, tile + kKeys);
+        for (int tile = begin; tile < last_key_; tile += kKeys) {
             wait_for_copies<0>();
             __syncthreads();
+            const bool active = memory_.keys[warp_].any_of(tile, tile + kKeys);
             load_values(tile);
             commit_copies();
             uint32_t weights[kRowBlocks][kKeys / 16][4];
@@ -181,7 +181,7 @@ public:
                 float scores[kRowBlocks][kKeyBlocks][4];
                 multiply_keys(scores, query);
                 if (Shape::kFull && reshaped) reshape(scores, tile);
-                if (!warp_keys_.all_of(tile, tile + kKeys)) hide(scores, tile);
+                if (!memory_.keys[warp_].all_of(tile, tile + kKeys)) hide(scores, tile);
 #pragma unroll
                 for (int m = 0; m < kRowBlocks; ++m) {
                     float alpha[2];
@@ -204,7 +204,7 @@ public:
                 clear_nonfinite<kKeys, kColumns, Shape::kThreads>(memory_.value, tiles_.value))
                 memory_.cleared = 1;
             __syncthreads();
-            if (tile + kKeys < block_keys_.last) load_keys(tile + kKeys);
+            if (tile + kKeys < last_key_) load_keys(tile + kKeys);
             commit_copies();
             if (active) multiply_values(out, weights);
         }
@@ -232,6 +232,7 @@ private:
 
     // What the rows see and their lambda, by the warp that holds them.
     __device__ __forceinline__ void find_keys() {
+        SharedKeys keys;
 #pragma unroll 1
         for (int i = lane_; i < Shape::kWarpRows; i += kWarp) {
             const int r = warp_row_ + i;
@@ -245,25 +246,29 @@ private:
                     row.last = static_cast<int>(seen.last);
                     row.factor =
                         factor_of<float>(problem_, work_.sequence, work_.number, at.head, at.query);
-                    warp_keys_.first = row.first;
-                    warp_keys_.last = row.last;
+                    keys.first = row.first;
+                    keys.last = row.last;
                 }
-                warp_keys_.common_first = row.first;
-                warp_keys_.common_last = row.last;
+                keys.common_first = row.first;
+                keys.common_last = row.last;
             }
             memory_.rows[r] = row;
         }
 #pragma unroll
         for (int step = kWarp / 2; step > 0; step /= 2) {
-            warp_keys_.add({shuffle_xor(warp_keys_.first, step), shuffle_xor(warp_keys_.last, step),
-                            shuffle_xor(warp_keys_.common_first, step),
-                            shuffle_xor(warp_keys_.common_last, step)});
+            keys.add({shuffle_xor(keys.first, step), shuffle_xor(keys.last, step),
+                      shuffle_xor(keys.common_first, step), shuffle_xor(keys.common_last, step)});
         }
-        if (lane_ == 0) memory_.keys[warp_] = warp_keys_;
+        if (lane_ == 0) memory_.keys[warp_] = keys;
         if (threadIdx.x == 0) memory_.cleared = 0;
         __syncthreads();
+        SharedKeys all;
 #pragma unroll
-        for (const SharedKeys& keys : memory_.keys) block_keys_.add(keys);
+        for (int w = 0; w < Shape::kWarps; ++w) all.add(memory_.keys[w]);
+        first_key_ = all.first;
+        last_key_ = all.last;
+        // Read after the next barrier.
+        if (threadIdx.x == 0) memory_.keys[Shape::kWarps] = all;
     }
 
     // The sign of lambda goes into the query, where it changes nothing but signs.
@@ -284,18 +289,16 @@ private:
 
     // Whether some row of the block may not see some key of the tile.
     __device__ __forceinline__ bool is_partial(int tile) const {
-        return (Shape::kFull && problem_.has_mask()) || !block_keys_.all_of(tile, tile + kKeys);
+        return (Shape::kFull && problem_.has_mask()) ||
+               !memory_.keys[Shape::kWarps].all_of(tile, tile + kKeys);
     }
     // Keys that no row sees are not read.
     __device__ __forceinline__ void load(T* target, const TileSource& source,
                                          const Operand& operand, int tile) const {
         const T* const first =
             operand.at<T>(work_.sequence.batch, work_.kv_head, work_.sequence.first_key + tile);
-        const int begin = block_keys_.first - tile;
-        const int end = block_keys_.last - tile;
-        load_tile<kKeys, kColumns, Shape::kThreads>(target, source, [&](int r) {
-            return r >= begin && r < end ? first + r * operand.row : nullptr;
-        });
+        load_rows<kKeys, kColumns, Shape::kThreads>(target, source, first, operand.row,
+                                                    first_key_ - tile, last_key_ - tile);
     }
     __device__ __forceinline__ void load_keys(int tile) const {
         load(memory_.key, tiles_.key, problem_.key, tile);
@@ -530,8 +533,8 @@ private:
     const int lane_;
     const int warp_row_;  // the warp's first
     int rows_;            // of the tile, that exist
-    SharedKeys warp_keys_;
-    SharedKeys block_keys_;
+    int first_key_;       // first_key_ <= key < last_key_: keys that some row sees
+    int last_key_;
 };
 
 template <class Shape>

@@ -57,24 +57,12 @@ struct TilePieces {
     }
 };
 
-// Fills a tile: row r with what `row_at(r)` points to, or zeros where that is null; zeros beyond
-// the source's columns. Copies 16 bytes wide are under way when this returns (commit_copies,
-// wait_for_copies); all others are done. kThreads consecutive threads call it.
+// Fills a tile element by element: row r with what `row_at(r)` points to, or zeros where that is
+// null; zeros beyond the source's columns. kThreads consecutive threads call it.
 template <int kRows, int kColumns, int kThreads, class T, class RowAt>
-__device__ __forceinline__ void load_tile(T* tile, const TileSource& source, const RowAt& row_at) {
+__device__ __forceinline__ void load_elements(T* tile, const TileSource& source,
+                                              const RowAt& row_at) {
     using Pieces = TilePieces<kRows, kColumns, kThreads>;
-    if (source.aligned) {
-#pragma unroll
-        for (int i = 0; i < Pieces::kCount; ++i) {
-            const Pieces piece(i, false);
-            const T* const row = row_at(piece.row);
-            const int column = piece.chunk * kChunk;
-            const bool valid = row != nullptr && column < source.columns;
-            copy_async(tile + chunk_at<kColumns>(piece.row, piece.chunk),
-                       valid ? row + column : source.data, valid);
-        }
-        return;
-    }
 #pragma unroll 1
     for (int i = 0; i < Pieces::kCount; ++i) {
         const Pieces piece(i, source.column_step != 1);
@@ -91,20 +79,67 @@ __device__ __forceinline__ void load_tile(T* tile, const TileSource& source, con
     }
 }
 
+// The same, 16 bytes at a time where the source allows it: such copies are under way when this
+// returns (commit_copies, wait_for_copies), all others are done.
+template <int kRows, int kColumns, int kThreads, class T, class RowAt>
+__device__ __forceinline__ void load_tile(T* tile, const TileSource& source, const RowAt& row_at) {
+    using Pieces = TilePieces<kRows, kColumns, kThreads>;
+    if (!source.aligned) return load_elements<kRows, kColumns, kThreads>(tile, source, row_at);
+#pragma unroll
+    for (int i = 0; i < Pieces::kCount; ++i) {
+        const Pieces piece(i, false);
+        const T* const row = row_at(piece.row);
+        const int column = piece.chunk * kChunk;
+        const bool valid = row != nullptr && column < source.columns;
+        copy_async(tile + chunk_at<kColumns>(piece.row, piece.chunk),
+                   valid ? row + column : source.data, valid);
+    }
+}
+
+// load_tile of rows that are `row_step` apart, row 0 at `first`; rows begin <= r < end, the others
+// are zeros. For loops: two additions a copy where all rows are there.
+template <int kRows, int kColumns, int kThreads, class T>
+__device__ __forceinline__ void load_rows(T* tile, const TileSource& source, const T* first,
+                                          int64_t row_step, int begin, int end) {
+    using Pieces = TilePieces<kRows, kColumns, kThreads>;
+    if (!source.aligned) {
+        return load_elements<kRows, kColumns, kThreads>(tile, source, [&](int r) {
+            return r >= begin && r < end ? first + r * row_step : nullptr;
+        });
+    }
+    constexpr int step = kThreads / Pieces::kChunks;  // rows
+    const Pieces piece(0, false);
+    const int column = piece.chunk * kChunk;
+    const bool valid = column < source.columns;
+    const T* from = first + piece.row * row_step + (valid ? column : 0);
+    if (begin <= 0 && end >= kRows) {
+#pragma unroll
+        for (int i = 0; i < Pieces::kCount; ++i, from += step * row_step)
+            copy_async(tile + chunk_at<kColumns>(piece.row + i * step, piece.chunk), from, valid);
+        return;
+    }
+#pragma unroll 1
+    for (int i = 0; i < Pieces::kCount; ++i, from += step * row_step) {
+        const int r = piece.row + i * step;
+        const bool here = valid && r >= begin && r < end;
+        copy_async(tile + chunk_at<kColumns>(r, piece.chunk), here ? from : source.data, here);
+    }
+}
+
 // --- Numbers that are not finite ---
 
 template <class T>
 inline constexpr uint32_t kExponent = std::is_same_v<T, Float16> ? 0x7c00u : 0x7f80u;
 
 // Makes zeros of infinities and NaNs, and says whether there were any, among those elements that
-// this thread loaded with load_tile of the same parameters and that have arrived. A barrier is not
-// needed between the two.
+// this thread loaded with load_tile or load_rows of the same parameters and that have arrived. A
+// barrier is not needed between the two.
 template <int kRows, int kColumns, int kThreads, class T>
 __device__ __forceinline__ bool clear_nonfinite(T* tile, const TileSource& source) {
     using Pieces = TilePieces<kRows, kColumns, kThreads>;
     constexpr uint32_t both = kExponent<T> * 0x10001u;
     bool found = false;
-#pragma unroll 4
+#pragma unroll 1
     for (int i = 0; i < Pieces::kCount; ++i) {
         const Pieces piece(i, source.column_step != 1);
         auto& words = *reinterpret_cast<Pack<uint32_t, 4>*>(

@@ -51,6 +51,8 @@ struct Sequence {
     bool valid;      // else lambda is NaN: what lies on a device cannot be refused without waiting
 };
 
+inline constexpr int64_t kFewRows = 16;  // a key head
+
 // On whose behalf, for messages: a number, since an address of the host's memory means nothing to a
 // kernel.
 enum class Caller : int { kAttention, kAttentionVarlen, kAttentionBackward };
@@ -90,12 +92,15 @@ struct Problem {
     int64_t n_keys_sequence;  // steps: number (sequence, token)
     int64_t n_keys_token;
 
-    // Of packed sequences, else null: sequences + 1 each.
+    // Of packed sequences, else null: sequences + 1 each. The first of the queries' is -1 where
+    // they are not valid: all tokens then make one sequence, which is not valid.
     const int64_t* bounds_q;
     const int64_t* bounds_k;
-    // The number of row tiles before each sequence; -1 first where bounds are not valid: all tokens
-    // then make one sequence, which is not valid. prepare_tiles fills it, for tiles of one size.
+    // The number of row tiles before each sequence: prepare_tiles fills it, for tiles of one size.
     const int64_t* tile_starts;
+    // Tiles skip packed sequences of up to kFewRows rows a key head, which few_rows_* computes: so
+    // a sequence has the bits that it has by itself.
+    bool few_rows_apart;
 
     Operand mask;  // data is null where there is none
     Dtype mask_dtype;
@@ -134,7 +139,7 @@ __device__ __forceinline__ Sequence sequence_of(const Problem& problem, int64_t 
         return {number,     0, 0, problem.queries, problem.keys, length < 0 ? problem.keys : length,
                 length >= 0};
     }
-    if (problem.tile_starts[0] < 0)
+    if (problem.bounds_q[0] < 0)
         return {0, 0, 0, problem.queries, problem.keys, problem.keys, false};
     const int64_t first_query = problem.bounds_q[number];
     const int64_t first_key = problem.bounds_k[number];
@@ -174,7 +179,7 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
     const int64_t slots = tiles + problem.sequences;
     const int64_t slot = slots - 1 - block % slots;
     work.kv_head = block / slots;
-    if (problem.tile_starts[0] < 0) {
+    if (problem.bounds_q[0] < 0) {
         work.first_row = slot * tile_rows;
     } else {
         // The last sequence whose tiles begin at or before the slot.
@@ -188,7 +193,9 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
         work.first_row = (slot - problem.tile_starts[low]) * tile_rows;
     }
     work.sequence = sequence_of(problem, work.number);
-    work.none = work.first_row >= work.sequence.queries * problem.group;
+    const int64_t rows = work.sequence.queries * problem.group;
+    const bool apart = problem.few_rows_apart && work.sequence.valid && rows <= kFewRows;
+    work.none = work.first_row >= rows || apart;
     return work;
 }
 
@@ -212,6 +219,14 @@ __device__ __forceinline__ int64_t visible_of(const Problem& problem, const Sequ
     return seen.last - seen.first;
 }
 
+// The number that the scale uses: n_keys where it was given.
+__device__ __forceinline__ int64_t count_of(const Problem& problem, const Sequence& sequence,
+                                            int64_t number, int64_t head, int64_t query) {
+    if (problem.n_keys == nullptr) return visible_of(problem, sequence, head, query);
+    return problem.n_keys[number * problem.n_keys_sequence +
+                          (sequence.first_query + query) * problem.n_keys_token];
+}
+
 // lambda, rounded once to the type of the scores.
 template <class Acc>
 __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence& sequence,
@@ -226,10 +241,7 @@ __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence&
                                   token * problem.given.row);
         }
     } else {
-        const int64_t n =
-            problem.n_keys == nullptr
-                ? visible_of(problem, sequence, head, query)
-                : problem.n_keys[number * problem.n_keys_sequence + token * problem.n_keys_token];
+        const int64_t n = count_of(problem, sequence, number, head, query);
         // Only a number that a device was given can be negative.
         if (n >= 0) {
             double p[4];
