@@ -139,6 +139,13 @@ public:
                const Tensor& out) const {
         cuda::projection::block(context_, law, first_row, first_column, out);
     }
+    void hadamard(const ConstTensor& x, int64_t axis, const Tensor& out) const {
+        cuda::projection::hadamard(context_, x, axis, out);
+    }
+    void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse,
+                const Tensor& out) const {
+        cuda::projection::rotate(context_, x, seed, rounds, inverse, out);
+    }
 
 private:
     static constexpr mitchell::Sums kSums{

@@ -66,4 +66,5 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     slipstick::bind::bind_attention_varlen<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_block<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_transforms<slipstick::bind::CudaBackend>(module);
 }

@@ -17,4 +17,15 @@ using slipstick::projection::Law;
 void block(const Context& context, const Law& law, uint64_t first_row, uint64_t first_column,
            const Tensor& out);
 
+// The block SRHT of dense vectors, and its adjoint.
+void project_srht(const Context& context, const ConstTensor& x, const Law& law,
+                  uint64_t first_feature, const Tensor& out);
+void back_project_srht(const Context& context, const ConstTensor& y, const Law& law,
+                       uint64_t first_feature, const Tensor& out);
+
+// `out` may be x itself.
+void hadamard(const Context& context, const ConstTensor& x, int64_t axis, const Tensor& out);
+void rotate(const Context& context, const ConstTensor& x, uint64_t seed, int64_t rounds,
+            bool inverse, const Tensor& out);
+
 }  // namespace slipstick::cuda::projection
