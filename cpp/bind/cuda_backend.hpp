@@ -134,6 +134,14 @@ public:
                           const Tensor& out, const attention::Stats* stats) const {
         cuda::attention::attention_varlen(context_, inputs, bounds, packing, options, out, stats);
     }
+    void merge(const std::vector<attention::Part>& parts, const Tensor& out,
+               const attention::Stats& stats) const {
+        cuda::attention::merge(context_, parts, out, stats);
+    }
+    void softmax(const ConstTensor& scores, const attention::Scale& scale, bool scale_on_device,
+                 int64_t axis, const Tensor& out) const {
+        cuda::attention::softmax(context_, scores, scale, scale_on_device, axis, out);
+    }
 
     void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
                const Tensor& out) const {
