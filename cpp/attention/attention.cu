@@ -17,12 +17,36 @@ void add_results(Problem& problem, const Target& out, const Stats* stats) {
     problem.max_logit = row_target_of(stats->max_logit);
 }
 
-void forward(const Context& context, const Problem& problem) {
-    if (item_size(problem.dtype) == 2) {
-        forward_mma(context, problem);
-    } else {
-        forward_simt(context, problem);
+// Which of the sequences of a problem there are, by rows a key head: up to kFewRows, more.
+struct Kinds {
+    bool few;
+    bool many;
+};
+
+Kinds kinds_of(const Problem& problem, const Bounds& bounds, const Packing& packing) {
+    // Those that are not valid make one sequence of any length.
+    if (bounds.queries_on_device || bounds.keys_on_device) return {true, true};
+    Kinds kinds{};
+    for (size_t s = 1; s < packing.queries.size(); ++s) {
+        const int64_t rows = problem.group * (packing.queries[s] - packing.queries[s - 1]);
+        kinds.few |= rows > 0 && rows <= kFewRows;
+        kinds.many |= rows > kFewRows;
     }
+    return kinds;
+}
+
+Kinds kinds_of(const Problem& problem) {
+    const bool few = problem.group * problem.queries <= kFewRows;
+    return {few, !few};
+}
+
+void forward(const Context& context, Problem problem, const Kinds& kinds) {
+    const bool half = item_size(problem.dtype) == 2;
+    if (kinds.few) (half ? few_rows_mma : few_rows_simt)(context, problem);
+    if (!kinds.many) return;
+    problem.few_rows_apart = problem.is_packed();
+    if (hopper_serves(context, problem)) return forward_hopper(context, problem);
+    (half ? forward_mma : forward_simt)(context, problem);
 }
 
 using slipstick::attention::Shape;
@@ -67,7 +91,7 @@ void attention(const Context& context, const Inputs& inputs, const Options& opti
     const DeviceGuard guard(context, "attention");
     Problem problem = prepare(context, Caller::kAttention, inputs, options);
     add_results(problem, target_of(out), stats);
-    forward(context, problem);
+    forward(context, problem, kinds_of(problem));
 }
 
 void attention_varlen(const Context& context, const Inputs& inputs, const Bounds& bounds,
@@ -78,7 +102,7 @@ void attention_varlen(const Context& context, const Inputs& inputs, const Bounds
     Problem problem = prepare_packed(context, inputs, bounds, packing, options);
     const Target out_target{out.mutable_data(), 0, out.strides[1], out.strides[0], out.strides[2]};
     add_results(problem, out_target, stats);
-    forward(context, problem);
+    forward(context, problem, kinds_of(problem, bounds, packing));
 }
 
 }  // namespace slipstick::cuda::attention

@@ -35,6 +35,9 @@ void check_packed_sizes(const Inputs& inputs);
 void attention(const Context& context, const Inputs& inputs, const Options& options,
                const Tensor& out, const Stats* stats);
 
+void attention_backward(const Context& context, const Inputs& inputs, const Options& options,
+                        const Returned& returned, const Gradients& gradients);
+
 // `packing` is packing_of(inputs, bounds).
 void attention_varlen(const Context& context, const Inputs& inputs, const Bounds& bounds,
                       const Packing& packing, const Options& options, const Tensor& out,

@@ -19,7 +19,7 @@ struct Direct {
 template <class Acc>
 struct Shared {
     using T = Tile<Acc>;
-    alignas(16) Acc stage[2][T::kStage];
+    typename Pipeline<Acc>::Shared steps;
     alignas(16) Acc weights[T::kWarps][T::kKeys * T::kWeightPitch];
     alignas(16) Acc factor[T::kRows];
     alignas(16) Acc maximum[T::kRows];
@@ -34,7 +34,6 @@ struct Shared {
     unsigned some_last;
     unsigned all_first;  // keys that all rows see
     unsigned all_last;
-    int poisoned[3];  // whether a step's values are not all finite: of this, the last, the next one
 };
 
 // `columns`: dim_v is at most that.
@@ -42,11 +41,12 @@ template <class Acc, int columns>
 __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
     forward_tiles(Problem problem, Direct direct) {
     using T = Tile<Acc>;
-    constexpr int slice = columns < T::kSlice ? columns : T::kSlice;
+    constexpr int slice = T::slice(columns);
     constexpr int slices = columns / slice;
     constexpr int groups = slice / T::kGroup;
     constexpr int value_steps = T::kKeys / T::kValueKeys;
     auto& shared = *dynamic_shared<Shared<Acc>>();
+    Pipeline<Acc> pipeline(shared.steps);
 
     const Work work = work_of(problem, T::kRows, blockIdx.x);
     if (work.none) return;
@@ -63,7 +63,6 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         shared.some_last = 0;
         shared.all_first = 0;
         shared.all_last = ~0u;
-        for (int& one : shared.poisoned) one = 0;
     }
     __syncthreads();
     if (thread < T::kRows) {
@@ -97,8 +96,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
     const int all_first = static_cast<int>(shared.all_first);
     const int all_last = static_cast<int>(shared.all_last);
 
-    // --- Steps, of scores and then of weighted sums; each is copied while the one before it is
-    // computed ---
+    // --- Steps, of scores and then of weighted sums ---
     const int64_t left = rows - work.first_row;
     const Lines query{problem.query.data,
                       problem.dtype,
@@ -127,7 +125,6 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
     const int steps = score_steps + slices * value_steps;  // of a tile
     int copied_tile = begin;
     int copied_step = 0;
-    int number = 0;  // of the step that is computed next
     const auto copy_step = [&](Acc* stage) {
         if (copied_tile < end) {
             if (copied_step < score_steps) {
@@ -146,22 +143,8 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
                 copied_tile += T::kKeys;
             }
         }
-        commit_copies();
     };
-    // The next step's operands, and the copies after them begun.
-    const auto next_step = [&](bool of_values) -> const Acc* {
-        wait_for_copies<0>();
-        Acc* const stage = shared.stage[number % 2];
-        if (of_values && !is_finite<Acc, T::kValueKeys, slice / T::kVector>(stage))
-            shared.poisoned[number % 3] = 1;
-        __syncthreads();
-        // The next step but one is looked at after another barrier.
-        if (thread == 0) shared.poisoned[(number + 2) % 3] = 0;
-        ++number;
-        copy_step(shared.stage[number % 2]);
-        return stage;
-    };
-    copy_step(shared.stage[0]);
+    pipeline.start(copy_step);
 
     Acc* const weights = shared.weights[T::warp()];
     const int own_row = T::warp() * T::kWarpRows;
@@ -169,7 +152,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
     for (int tile = begin; tile < end; tile += T::kKeys) {
         typename T::Scores scores = {};
         for (int step = 0; step < score_steps; ++step)
-            multiply_lines<Acc>(next_step(false), scores);
+            multiply_lines<Acc>(pipeline.template next<0>(copy_step), scores);
 
         // --- Scores, and whether each is seen ---
         sync_warp();  // nobody reads the weights of the tile before
@@ -191,10 +174,12 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         unsigned seen = ~0u;
         if (problem.has_mask() || all_first > tile || all_last < tile + T::kKeys) {
             if (problem.has_mask()) {
-                put_bias(weights, [&](int row, int k) {
-                    const bool valid = tile + k >= shared.first[row] && tile + k < shared.last[row];
-                    return valid ? bias_at<Acc>(problem, shared.mask_rows[row] +
-                                                             (tile + k) * problem.mask.column)
+                put_bias(weights, [&](int i, int j) {
+                    const int row = own_row + T::row(i);
+                    const int k = tile + T::column() + 16 * j;
+                    const bool valid = k >= shared.first[row] && k < shared.last[row];
+                    return valid ? bias_at<Acc>(problem,
+                                                shared.mask_rows[row] + k * problem.mask.column)
                                  : Acc{0};
                 });
             }
@@ -270,9 +255,9 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
             Acc more[T::kThreadRows][groups][T::kVector] = {};
 #pragma unroll 1
             for (int step = 0; step < value_steps; ++step) {
-                const Acc* const stage = next_step(true);
+                const Acc* const stage = pipeline.template next<slice>(copy_step);
                 const Acc* const own = weights + step * T::kValueKeys * T::kWeightPitch;
-                if (shared.poisoned[(number - 1) % 3] != 0) {
+                if (pipeline.is_poisoned()) {
                     multiply_weights<Acc, groups, true>(own, stage, more);
                 } else {
                     multiply_weights<Acc, groups, false>(own, stage, more);
@@ -335,7 +320,8 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
 }
 
 template <class Acc, int columns>
-void run(const Context& context, const Problem& problem) {
+void run(const Context& context, const Problem& given) {
+    const Problem problem = prepare_tiles(context, given, Tile<Acc>::kRows);
     const Direct direct{is_direct<Acc>(problem.query, problem.dtype, problem.dim),
                         is_direct<Acc>(problem.key, problem.dtype, problem.dim),
                         is_direct<Acc>(problem.value, problem.dtype, problem.dim_v)};
@@ -355,7 +341,6 @@ void run(const Context& context, const Problem& problem) {
 }  // namespace
 
 void forward_simt(const Context& context, const Problem& problem) {
-    if (tiles_of(problem, 1) == 0) return;
     problem.dtype == Dtype::kFloat64 ? run<double>(context, problem) : run<float>(context, problem);
 }
 

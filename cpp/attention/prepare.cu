@@ -7,6 +7,7 @@
 #include "attention/packed.hpp"
 #include "attention/view.hpp"
 #include "core/launch.cuh"
+#include "core/upload.cuh"
 
 namespace slipstick::cuda::attention {
 namespace {
@@ -20,34 +21,6 @@ using slipstick::attention::View;
 
 constexpr int kThreads = 256;
 constexpr int64_t kLargestCount = int64_t{1} << 53;
-
-// --- From the host ---
-
-// Numbers travel in a kernel's arguments, of which there may be 4096 bytes: a copy from memory that
-// is not pinned could not be captured.
-constexpr int kChunk = 400;
-struct Chunk {
-    uint64_t word[kChunk];
-};
-
-__global__ void __launch_bounds__(kThreads)
-    store_words(uint64_t* target, int count, const Chunk chunk) {
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) target[i] = chunk.word[i];
-}
-
-template <class T>
-const T* upload_words(const Context& context, const char* function, const std::vector<T>& numbers) {
-    static_assert(sizeof(T) == sizeof(uint64_t));
-    const auto count = static_cast<int64_t>(numbers.size());
-    auto* const target = context.memory->allocate_array<uint64_t>(count);
-    for (int64_t first = 0; first < count; first += kChunk) {
-        const auto here = static_cast<int>(std::min<int64_t>(kChunk, count - first));
-        Chunk chunk{};
-        std::copy_n(reinterpret_cast<const uint64_t*>(numbers.data() + first), here, chunk.word);
-        launch(context, function, store_words, 1, kThreads, 0, target + first, here, chunk);
-    }
-    return reinterpret_cast<const T*>(target);
-}
 
 // --- Integers on the device ---
 
@@ -337,15 +310,6 @@ Operand row_operand_of(const ConstTensor& tensor) {
 }
 Target row_target_of(const Tensor& tensor) {
     return steps_of(tensor.mutable_data(), View<3>(tensor));
-}
-
-const int64_t* upload(const Context& context, const char* function,
-                      const std::vector<int64_t>& numbers) {
-    return upload_words(context, function, numbers);
-}
-const double* upload(const Context& context, const char* function,
-                     const std::vector<double>& numbers) {
-    return upload_words(context, function, numbers);
 }
 
 Problem prepare(const Context& context, Caller caller, const Inputs& inputs,

@@ -27,10 +27,4 @@ Target target_of(const Tensor& tensor);
 Operand row_operand_of(const ConstTensor& tensor);
 Target row_target_of(const Tensor& tensor);
 
-// `numbers` in the device's memory.
-const int64_t* upload(const Context& context, const char* function,
-                      const std::vector<int64_t>& numbers);
-const double* upload(const Context& context, const char* function,
-                     const std::vector<double>& numbers);
-
 }  // namespace slipstick::cuda::attention

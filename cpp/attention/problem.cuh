@@ -194,7 +194,8 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
     }
     work.sequence = sequence_of(problem, work.number);
     const int64_t rows = work.sequence.queries * problem.group;
-    work.none = work.first_row >= rows || (problem.few_rows_apart && rows <= kFewRows);
+    const bool apart = problem.few_rows_apart && work.sequence.valid && rows <= kFewRows;
+    work.none = work.first_row >= rows || apart;
     return work;
 }
 
@@ -218,6 +219,14 @@ __device__ __forceinline__ int64_t visible_of(const Problem& problem, const Sequ
     return seen.last - seen.first;
 }
 
+// The number that the scale uses: n_keys where it was given.
+__device__ __forceinline__ int64_t count_of(const Problem& problem, const Sequence& sequence,
+                                            int64_t number, int64_t head, int64_t query) {
+    if (problem.n_keys == nullptr) return visible_of(problem, sequence, head, query);
+    return problem.n_keys[number * problem.n_keys_sequence +
+                          (sequence.first_query + query) * problem.n_keys_token];
+}
+
 // lambda, rounded once to the type of the scores.
 template <class Acc>
 __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence& sequence,
@@ -232,10 +241,7 @@ __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence&
                                   token * problem.given.row);
         }
     } else {
-        const int64_t n =
-            problem.n_keys == nullptr
-                ? visible_of(problem, sequence, head, query)
-                : problem.n_keys[number * problem.n_keys_sequence + token * problem.n_keys_token];
+        const int64_t n = count_of(problem, sequence, number, head, query);
         // Only a number that a device was given can be negative.
         if (n >= 0) {
             double p[4];

@@ -28,10 +28,12 @@ struct Tile {
     // eight keys lie in different banks.
     static constexpr int kDepth = 4 * kVector;
     static constexpr int kPitch = kDepth + kVector;
-    // Weighted sums take keys in such steps, and at most 128 columns at once.
+    // Weighted sums take keys in such steps, and so many columns of all at once: what 256 columns
+    // leave of the registers is enough for 64.
     static constexpr int kValueKeys = 4 * kVector;
     static constexpr int kGroup = 16 * kVector;  // columns: 16 bytes a thread
     static constexpr int kSlice = 128;
+    static constexpr int slice(int columns) { return columns > 128 ? 64 : columns; }
     // Weights lie key by key, so that those of a thread's rows are two loads.
     static constexpr int kWeightPitch = 6 * kVector;
     static constexpr int kStage = (kRows + kKeys) * kPitch > kValueKeys* kSlice
@@ -171,6 +173,54 @@ __device__ __forceinline__ bool is_finite(const Acc* target) {
     return zero == 0;
 }
 
+// Steps, of which each is copied while the one before it is computed.
+template <class Acc>
+class Pipeline {
+public:
+    using T = Tile<Acc>;
+    struct Shared {
+        alignas(16) Acc stage[2][T::kStage];
+        // Whether the lines of a weighted sum are not all finite: of this step, the last, the next.
+        int poisoned[3];
+    };
+
+    __device__ explicit Pipeline(Shared& shared) : shared_(shared) {
+        if (threadIdx.x == 0) shared.poisoned[0] = shared.poisoned[1] = shared.poisoned[2] = 0;
+    }
+    // copy(stage) begins to copy the first step, and from then on always the next one. Barriers lie
+    // between the constructor and next().
+    template <class Copy>
+    __device__ void start(const Copy& copy) {
+        copy(shared_.stage[0]);
+        commit_copies();
+    }
+    // The operands of the next step, which has kValueKeys lines of `columns` for a weighted sum, or
+    // is of scores where `columns` is 0.
+    template <int columns, class Copy>
+    __device__ __forceinline__ const Acc* next(const Copy& copy) {
+        wait_for_copies<0>();
+        Acc* const stage = shared_.stage[number_ % 2];
+        if constexpr (columns > 0) {
+            if (!is_finite<Acc, T::kValueKeys, columns / T::kVector>(stage))
+                shared_.poisoned[number_ % 3] = 1;
+        }
+        __syncthreads();
+        // Others may still read that of this step, and nobody writes that of the next but one
+        // before another barrier.
+        if (threadIdx.x == 0) shared_.poisoned[(number_ + 2) % 3] = 0;
+        ++number_;
+        copy(shared_.stage[number_ % 2]);
+        commit_copies();
+        return stage;
+    }
+    // Of the step that next() gave.
+    __device__ bool is_poisoned() const { return shared_.poisoned[(number_ - 1) % 3] != 0; }
+
+private:
+    Shared& shared_;
+    int number_ = 0;
+};
+
 // scores += left right^T over the columns of a step: one chain over increasing columns, which every
 // kernel of the family has, so that the backward pass finds the scores of the forward pass.
 template <class Acc>
@@ -295,7 +345,7 @@ __device__ __forceinline__ void bend_scores(typename Tile<Acc>::Scores& scores, 
     }
     take_scores(slots, scores);
 }
-// slots = bias(row of the tile, key of the tile)
+// slots = bias(i, j), for a thread's rows and keys
 template <class Acc, class Bias>
 __device__ __forceinline__ void put_bias(Acc* slots, const Bias& bias) {
     using T = Tile<Acc>;
@@ -303,8 +353,7 @@ __device__ __forceinline__ void put_bias(Acc* slots, const Bias& bias) {
     for (int n = 0; n < T::kThreadRows * T::kThreadKeys; ++n) {
         const int i = n / T::kThreadKeys;
         const int j = n % T::kThreadKeys;
-        slots[slot_of<Acc>(i, j)] =
-            bias(T::warp() * T::kWarpRows + T::row(i), T::column() + 16 * j);
+        slots[slot_of<Acc>(i, j)] = bias(i, j);
     }
 }
 

@@ -8,6 +8,7 @@
 #include "core/cuda.hpp"
 #include "mitchell/cuda.hpp"
 #include "mitchell/sums.hpp"
+#include "projection/cuda.hpp"
 
 namespace slipstick::bind {
 
@@ -123,10 +124,27 @@ public:
                    const Tensor& out, const attention::Stats* stats) const {
         cuda::attention::attention(context_, inputs, options, out, stats);
     }
+    void attention_backward(const attention::Inputs& inputs, const attention::Options& options,
+                            const attention::Returned& returned,
+                            const attention::Gradients& gradients) const {
+        cuda::attention::attention_backward(context_, inputs, options, returned, gradients);
+    }
     void attention_varlen(const attention::Inputs& inputs, const attention::Bounds& bounds,
                           const attention::Packing& packing, const attention::Options& options,
                           const Tensor& out, const attention::Stats* stats) const {
         cuda::attention::attention_varlen(context_, inputs, bounds, packing, options, out, stats);
+    }
+
+    void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
+               const Tensor& out) const {
+        cuda::projection::block(context_, law, first_row, first_column, out);
+    }
+    void hadamard(const ConstTensor& x, int64_t axis, const Tensor& out) const {
+        cuda::projection::hadamard(context_, x, axis, out);
+    }
+    void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse,
+                const Tensor& out) const {
+        cuda::projection::rotate(context_, x, seed, rounds, inverse, out);
     }
 
 private:
