@@ -76,6 +76,9 @@ set(level_sources
 set(cuda_sources
   cpp/attention/attention.cu
   cpp/attention/backward.cu
+  cpp/attention/backward_mma.cu
+  cpp/attention/backward_mma_bfloat16.cu
+  cpp/attention/backward_mma_float16.cu
   cpp/attention/backward_rows.cu
   cpp/attention/backward_simt.cu
   cpp/attention/combine.cu

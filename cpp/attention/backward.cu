@@ -65,7 +65,11 @@ BackwardRows<Acc> allocate_rows(const Context& context, int64_t rows, bool has_g
 void run_kernels(const Context& context, const BackwardProblem& problem,
                  const BackwardRows<float>& rows) {
     backward_rows(context, problem, rows);
-    backward_simt(context, problem, rows);
+    if (item_size(problem.forward.dtype) == 2) {
+        backward_mma(context, problem, rows);
+    } else {
+        backward_simt(context, problem, rows);
+    }
 }
 
 void run_kernels(const Context& context, const BackwardProblem& problem,
