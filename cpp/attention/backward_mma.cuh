@@ -18,10 +18,10 @@
 #pragma once
 
 #include <algorithm>
-#include <climits>
 
-#include "attention/backward_tiles.cuh"
+#include "attention/backward_products.cuh"
 #include "attention/device_kernels.cuh"
+#include "core/launch.cuh"
 
 namespace slipstick::cuda::attention {
 
@@ -59,7 +59,11 @@ struct alignas(16) RowOptions {
 
 struct BackwardArguments {
     Problem problem;
-    Operand grad_out;
+    Operand grad_out_rows;
+    TileSource query;
+    TileSource key;
+    TileSource value;
+    TileSource grad_out;
     Target grad_query;
     Target grad_key;
     Target grad_value;
@@ -69,13 +73,9 @@ struct BackwardArguments {
     // than dR, where float16 has fewer digits.
     float key_unit;
     int stages;  // tiles that stream past and have room at once, 1 or 2
-    bool query_vectors;
-    bool key_vectors;
-    bool value_vectors;
-    bool grad_out_vectors;
-    bool grad_query_vectors;
-    bool grad_key_vectors;
-    bool grad_value_vectors;
+    bool grad_query_aligned;
+    bool grad_key_aligned;
+    bool grad_value_aligned;
 };
 
 // Shared memory: two tiles of what is owned, then for each stage two tiles of what streams past;
@@ -166,7 +166,7 @@ public:
             if (kOwnsKeys && !last) fetched = fetch(next);
             const bool hides = is_hidden_in(buffer, start);
             if (hides) {
-                if (streams_no_number(buffer)) poisoned[turn] = 1;
+                if (streams_nonfinite(buffer)) poisoned[turn] = 1;
                 __syncthreads();
             }
             if (hides || full) {
@@ -196,50 +196,59 @@ private:
         float grad_entropy;
     };
 
-    __device__ __forceinline__ auto query_lines() const {
-        return lines_of<T>(problem_.query, number_, kv_head_, problem_.group, problem_.dim,
-                           arguments_.query_vectors);
-    }
-    __device__ __forceinline__ auto grad_out_lines() const {
-        return lines_of<T>(arguments_.grad_out, number_, kv_head_, problem_.group, problem_.dim_v,
-                           arguments_.grad_out_vectors);
-    }
-    __device__ __forceinline__ auto key_lines() const {
-        return lines_of<T>(problem_.key, number_, kv_head_, 1, problem_.dim,
-                           arguments_.key_vectors);
-    }
-    __device__ __forceinline__ auto value_lines() const {
-        return lines_of<T>(problem_.value, number_, kv_head_, 1, problem_.dim_v,
-                           arguments_.value_vectors);
-    }
     __device__ __forceinline__ T* streamed(int buffer, int which) const {
         return streamed_at_ + (2 * buffer + which) * kStreamed * kWidth;
     }
 
+    // Where row `row` of the key head lies in query, dO, dQ.
+    template <class Data>
+    __device__ __forceinline__ auto row_in(const Steps<Data>& tensor, int row) const {
+        const auto number = static_cast<unsigned>(row);
+        return tensor.template at<T>(number_, kv_head_ * problem_.group + number % group_,
+                                     number / group_);
+    }
+
+    // Rows, or keys, `first` to `end`, as far as the tile goes.
+    template <int kLines>
+    __device__ __forceinline__ void load_queries(T* tile, const TileSource& source,
+                                                 const Operand& operand, int first, int end) {
+        const int count = end - first;
+        if (group_ == 1) {
+            return load_rows<kLines, kWidth, Shape::kThreads>(
+                tile, source, operand.template at<T>(number_, kv_head_, first), operand.row, 0,
+                count);
+        }
+        load_tile<kLines, kWidth, Shape::kThreads>(
+            tile, source, [&](int r) { return r < count ? row_in(operand, first + r) : nullptr; });
+    }
+    template <int kLines>
+    __device__ __forceinline__ void load_keys(T* tile, const TileSource& source,
+                                              const Operand& operand, int first, int end) {
+        load_rows<kLines, kWidth, Shape::kThreads>(tile, source,
+                                                   operand.template at<T>(number_, kv_head_, first),
+                                                   operand.row, 0, end - first);
+    }
+
     __device__ __forceinline__ void load_owned() {
-        const auto load = [&](int which, const auto& lines, int all) {
-            load_lines<T, kWidth, kOwned, Shape::kThreads>(own_[which], lines, owned_,
-                                                           all - owned_);
-        };
         if constexpr (kOwnsKeys) {
-            load(0, key_lines(), length_);
-            if (kFirst) load(1, value_lines(), length_);
+            load_keys<kOwned>(own_[0], arguments_.key, problem_.key, owned_, length_);
+            if (kFirst)
+                load_keys<kOwned>(own_[1], arguments_.value, problem_.value, owned_, length_);
         } else {
-            load(0, query_lines(), rows_);
-            load(1, grad_out_lines(), rows_);
+            load_queries<kOwned>(own_[0], arguments_.query, problem_.query, owned_, rows_);
+            load_queries<kOwned>(own_[1], arguments_.grad_out, arguments_.grad_out_rows, owned_,
+                                 rows_);
         }
     }
     __device__ __forceinline__ void load_streamed(int buffer, int first, int end) {
-        const auto load = [&](int which, const auto& lines) {
-            load_lines<T, kWidth, kStreamed, Shape::kThreads>(streamed(buffer, which), lines, first,
-                                                              end - first);
-        };
+        T* const one = streamed(buffer, 0);
+        T* const two = streamed(buffer, 1);
         if constexpr (kOwnsKeys) {
-            load(0, query_lines());
-            load(1, grad_out_lines());
+            load_queries<kStreamed>(one, arguments_.query, problem_.query, first, end);
+            load_queries<kStreamed>(two, arguments_.grad_out, arguments_.grad_out_rows, first, end);
         } else {
-            load(0, key_lines());
-            load(1, value_lines());
+            load_keys<kStreamed>(one, arguments_.key, problem_.key, first, end);
+            load_keys<kStreamed>(two, arguments_.value, problem_.value, first, end);
         }
         commit_copies();
     }
@@ -288,10 +297,10 @@ private:
 
     // Keys that some and that all of the rows see which the block owns.
     __device__ __forceinline__ void find_ranges() {
-        int some_first = INT_MAX;
+        int some_first = std::numeric_limits<int>::max();
         int some_last = 0;
         int all_first = 0;
-        int all_last = INT_MAX;
+        int all_last = std::numeric_limits<int>::max();
         const int count = std::min(rows_ - owned_, int{kOwned});
         for (int row = static_cast<int>(threadIdx.x) % kWarp; row < count; row += kWarp) {
             const RowOptions options = options_[row];
@@ -332,9 +341,9 @@ private:
     }
 
     // Of what is a right operand of a sum over the tile.
-    __device__ __forceinline__ bool streams_no_number(int buffer) const {
+    __device__ __forceinline__ bool streams_nonfinite(int buffer) const {
         const auto holds = [&](int which) {
-            return holds_no_number<T, kWidth, kStreamed, Shape::kThreads>(streamed(buffer, which));
+            return holds_nonfinite<kStreamed, kWidth, Shape::kThreads>(streamed(buffer, which));
         };
         return (kFirst && holds(0)) || (kSecond && holds(1));
     }
@@ -375,9 +384,9 @@ private:
             float scores[kTall][kColumns][4];
             float grads[kTall][kColumns][4];
             uint32_t seen[kTall] = {};
-            multiply_lines<T, kWidth>(scores, own_[0], warp_row_, streamed(buffer, 0), across);
+            multiply_rows<kWidth>(scores, own_[0], warp_row_, streamed(buffer, 0), across);
             if constexpr (kFirst)
-                multiply_lines<T, kWidth>(grads, own_[1], warp_row_, streamed(buffer, 1), across);
+                multiply_rows<kWidth>(grads, own_[1], warp_row_, streamed(buffer, 1), across);
             differentiate_all<hides>(scores, grads, seen, buffer, start, across);
             if constexpr (kSecond)
                 add(second_, scores, seen, streamed(buffer, 1), across, poisoned);
@@ -460,65 +469,91 @@ private:
 #pragma unroll
             for (int i = 0; i < kTall; ++i) {
                 sees[i] = seen[i] >> (4 * n);
-#pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                    const float (&pair)[4] = weights[i][n + k / 2];
-                    left[i][k] = pack<T>(pair[k % 2 * 2], pair[k % 2 * 2 + 1]);
-                }
+                pack_a<T>(left[i], weights[i][n], weights[i][n + 1]);
             }
             if (poisoned) {
-                add_seen_lines<T, kWidth>(sums, left, sees, tile, across + 8 * n);
+                add_seen_rows<kWidth>(sums, left, sees, tile, across + 8 * n);
             } else {
-                add_lines<T, kWidth>(sums, left, tile, across + 8 * n);
+                add_rows<kWidth>(sums, left, tile, across + 8 * n);
             }
         }
     }
 
     __device__ __forceinline__ void store() {
-        const int first = owned_ + warp_row_;
-        T* const room = own_[0] + warp_row_ * kWidth;
         if constexpr (kOwnsKeys) {
-            const int64_t count = problem_.keys - first;
             if constexpr (kFirst) {
                 const float scale = 1.0f / arguments_.key_unit;
-                store_lines<T, kWidth>(first_, room,
-                                       lines_of<T>(arguments_.grad_key, number_, kv_head_, 1,
-                                                   problem_.dim, arguments_.grad_key_vectors),
-                                       first, count, [&](int, float sum) { return sum * scale; });
+                store_keys(first_, arguments_.grad_key, problem_.dim, arguments_.grad_key_aligned,
+                           scale);
             }
             if constexpr (kSecond) {
-                store_lines<T, kWidth>(second_, room,
-                                       lines_of<T>(arguments_.grad_value, number_, kv_head_, 1,
-                                                   problem_.dim_v, arguments_.grad_value_vectors),
-                                       first, count, [](int, float sum) { return sum; });
+                store_keys(second_, arguments_.grad_value, problem_.dim_v,
+                           arguments_.grad_value_aligned, 1.0f);
             }
         } else {
-            store_grad_factor(first);
-            store_lines<T, kWidth>(
-                first_, room,
-                lines_of<T>(arguments_.grad_query, number_, kv_head_, problem_.group, problem_.dim,
-                            arguments_.grad_query_vectors),
-                first, rows_ - int64_t{first}, [&](int row, float sum) {
-                    const RowNumbers& numbers = numbers_[warp_row_ + row];
-                    const bool none = numbers.lse == std::numeric_limits<float>::infinity();
-                    return none ? 0.0f : numbers.grad_factor * sum;
-                });
+            store_grad_factor();
+            store_queries();
         }
     }
 
+    // By way of the warp's own rows of a tile.
+    __device__ __forceinline__ void store_keys(const float (&sums)[kTall][kWidth / 8][4],
+                                               const Target& target, int columns, bool aligned,
+                                               float scale) {
+        sync_warp();
+#pragma unroll
+        for (int i = 0; i < kTall; ++i) {
+#pragma unroll
+            for (int n = 0; n < kWidth / 8; ++n)
+                put_result<kWidth>(own_[0], warp_row_ + 16 * i, n, sums[i][n], scale, scale);
+        }
+        sync_warp();
+        const int count = static_cast<int>(problem_.keys) - owned_;
+        store_rows<16 * kTall, kWidth>(
+            own_[0], warp_row_, columns, aligned, target.column, [&](int r) {
+                return r < count ? target.template at<T>(number_, kv_head_, owned_ + r) : nullptr;
+            });
+    }
+
+    // dQ = lambda Qt, and 0 where a row has no gradient, whatever its lambda is.
+    __device__ __forceinline__ void store_queries() {
+        const int lane = static_cast<int>(threadIdx.x) % kWarp;
+        const auto factor_of_row = [&](int row) {
+            return has_gradient(row) ? numbers_[row].grad_factor : 0.0f;
+        };
+        sync_warp();
+#pragma unroll
+        for (int i = 0; i < kTall; ++i) {
+            const int row = warp_row_ + 16 * i;
+            const float upper = factor_of_row(row + lane / 4);
+            const float lower = factor_of_row(row + lane / 4 + 8);
+#pragma unroll
+            for (int n = 0; n < kWidth / 8; ++n)
+                put_result<kWidth>(own_[0], row, n, first_[i][n], upper, lower);
+        }
+        sync_warp();
+        const Target& target = arguments_.grad_query;
+        const int count = rows_ - owned_;
+        store_rows<16 * kTall, kWidth>(
+            own_[0], warp_row_, problem_.dim, arguments_.grad_query_aligned, target.column,
+            [&](int r) { return r < count ? row_in(target, owned_ + r) : nullptr; });
+    }
+    __device__ __forceinline__ bool has_gradient(int row) const {
+        return numbers_[row].lse != std::numeric_limits<float>::infinity();
+    }
+
     // <q, Qt> of each row.
-    __device__ __forceinline__ void store_grad_factor(int first) {
+    __device__ __forceinline__ void store_grad_factor() {
         const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
         for (int i = 0; i < kTall; ++i) {
 #pragma unroll
             for (int side = 0; side < 2; ++side) {
-                const int row = 16 * i + lane / 4 + 8 * side;
+                const int row = warp_row_ + 16 * i + lane / 4 + 8 * side;
                 double sum = 0;
 #pragma unroll
                 for (int n = 0; n < kWidth / 8; ++n) {
-                    const T* const query =
-                        chunk_of<T, kWidth>(own_[0], warp_row_ + row, n) + lane % 4 * 2;
+                    const T* const query = own_[0] + chunk_at<kWidth>(row, n) + lane % 4 * 2;
                     for (int k = 0; k < 2; ++k) {
                         sum = fma(static_cast<double>(to_float(query[k])),
                                   static_cast<double>(first_[i][n][2 * side + k]), sum);
@@ -526,10 +561,10 @@ private:
                 }
                 sum += shuffle_xor(sum, 1);
                 sum += shuffle_xor(sum, 2);
-                const bool none =
-                    numbers_[warp_row_ + row].lse == std::numeric_limits<float>::infinity();
-                if (lane % 4 == 0 && row < rows_ - first)
-                    arguments_.rows.grad_factor[row_number(first + row)] = none ? 0 : sum;
+                if (lane % 4 == 0 && row < rows_ - owned_) {
+                    arguments_.rows.grad_factor[row_number(owned_ + row)] =
+                        has_gradient(row) ? sum : 0;
+                }
             }
         }
     }
