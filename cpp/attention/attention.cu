@@ -45,6 +45,7 @@ void forward(const Context& context, Problem problem, const Kinds& kinds) {
     if (kinds.few) (half ? few_rows_mma : few_rows_simt)(context, problem);
     if (!kinds.many) return;
     problem.few_rows_apart = problem.is_packed();
+    if (hopper_serves(context, problem)) return forward_hopper(context, problem);
     (half ? forward_mma : forward_simt)(context, problem);
 }
 

@@ -62,10 +62,10 @@ __device__ __forceinline__ Seen seen_by(const Problem& problem, const Work& work
     }
 #pragma unroll
     for (int distance = 1; distance < kWarp; distance *= 2) {
-        seen.first = min(seen.first, shuffle_xor(seen.first, distance));
-        seen.last = max(seen.last, shuffle_xor(seen.last, distance));
-        seen.all_first = max(seen.all_first, shuffle_xor(seen.all_first, distance));
-        seen.all_last = min(seen.all_last, shuffle_xor(seen.all_last, distance));
+        seen.first = std::min(seen.first, shuffle_xor(seen.first, distance));
+        seen.last = std::max(seen.last, shuffle_xor(seen.last, distance));
+        seen.all_first = std::max(seen.all_first, shuffle_xor(seen.all_first, distance));
+        seen.all_last = std::min(seen.all_last, shuffle_xor(seen.all_last, distance));
     }
     return seen;
 }
@@ -193,8 +193,8 @@ __global__ void __launch_bounds__(Engine::kWarps* kWarp)
     bool ready = false;
     for (; part < cut.count; part += part_blocks) {
         Seen seen = all;
-        seen.first = max(seen.first, static_cast<int>(part * cut.keys));
-        seen.last = static_cast<int>(min(int64_t{seen.last}, (part + 1) * cut.keys));
+        seen.first = std::max(seen.first, static_cast<int>(part * cut.keys));
+        seen.last = static_cast<int>(std::min(int64_t{seen.last}, (part + 1) * cut.keys));
         engine.see(seen);
         // The warp's steps: first, first + kWarps, ...
         int first = seen.first / kStepKeys;

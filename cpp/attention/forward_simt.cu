@@ -174,10 +174,12 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         unsigned seen = ~0u;
         if (problem.has_mask() || all_first > tile || all_last < tile + T::kKeys) {
             if (problem.has_mask()) {
-                put_bias(weights, [&](int row, int k) {
-                    const bool valid = tile + k >= shared.first[row] && tile + k < shared.last[row];
-                    return valid ? bias_at<Acc>(problem, shared.mask_rows[row] +
-                                                             (tile + k) * problem.mask.column)
+                put_bias(weights, [&](int i, int j) {
+                    const int row = own_row + T::row(i);
+                    const int k = tile + T::column() + 16 * j;
+                    const bool valid = k >= shared.first[row] && k < shared.last[row];
+                    return valid ? bias_at<Acc>(problem,
+                                                shared.mask_rows[row] + k * problem.mask.column)
                                  : Acc{0};
                 });
             }

@@ -345,7 +345,7 @@ __device__ __forceinline__ void bend_scores(typename Tile<Acc>::Scores& scores, 
     }
     take_scores(slots, scores);
 }
-// slots = bias(row of the tile, key of the tile)
+// slots = bias(i, j), for a thread's rows and keys
 template <class Acc, class Bias>
 __device__ __forceinline__ void put_bias(Acc* slots, const Bias& bias) {
     using T = Tile<Acc>;
@@ -353,8 +353,7 @@ __device__ __forceinline__ void put_bias(Acc* slots, const Bias& bias) {
     for (int n = 0; n < T::kThreadRows * T::kThreadKeys; ++n) {
         const int i = n / T::kThreadKeys;
         const int j = n % T::kThreadKeys;
-        slots[slot_of<Acc>(i, j)] =
-            bias(T::warp() * T::kWarpRows + T::row(i), T::column() + 16 * j);
+        slots[slot_of<Acc>(i, j)] = bias(i, j);
     }
 }
 

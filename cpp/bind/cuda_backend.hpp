@@ -8,6 +8,7 @@
 #include "core/cuda.hpp"
 #include "mitchell/cuda.hpp"
 #include "mitchell/sums.hpp"
+#include "projection/cuda.hpp"
 
 namespace slipstick::bind {
 
@@ -132,6 +133,18 @@ public:
                           const attention::Packing& packing, const attention::Options& options,
                           const Tensor& out, const attention::Stats* stats) const {
         cuda::attention::attention_varlen(context_, inputs, bounds, packing, options, out, stats);
+    }
+
+    void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
+               const Tensor& out) const {
+        cuda::projection::block(context_, law, first_row, first_column, out);
+    }
+    void hadamard(const ConstTensor& x, int64_t axis, const Tensor& out) const {
+        cuda::projection::hadamard(context_, x, axis, out);
+    }
+    void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse,
+                const Tensor& out) const {
+        cuda::projection::rotate(context_, x, seed, rounds, inverse, out);
     }
 
 private:

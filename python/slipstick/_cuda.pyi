@@ -125,3 +125,12 @@ def attention_varlen(
     out: Any,
     empty: Empty,
 ) -> tuple[Any, Any, Any, Any]: ...
+def projection_block(
+    law: tuple[str, int, int, float, int, int],
+    first_row: int,
+    rows: int,
+    first_column: int,
+    columns: int,
+    out: Any,
+    empty: Empty,
+) -> Any: ...
