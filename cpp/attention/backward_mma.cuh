@@ -131,64 +131,68 @@ public:
     }
 
     __device__ __forceinline__ void run() {
-        __shared__ int poisoned[2];
+        __shared__ int poisoned;  // whether what a row does not see may be no number
+        if (threadIdx.x == 0) poisoned = 0;
         load_owned();
-        int begin = 0;
-        int end = 0;
         if constexpr (kOwnsKeys) {
             const slipstick::attention::QueryRange queries =
                 slipstick::attention::query_range(problem_.window, problem_.queries, problem_.keys,
                                                   length_, {owned_, int64_t{owned_} + kOwned});
-            begin = static_cast<int>(queries.first * problem_.group);
-            end = static_cast<int>(queries.last * problem_.group);
-            if (begin < end) store_numbers(0, begin, fetch(begin));
+            begin_ = static_cast<int>(queries.first);
+            end_ = static_cast<int>(queries.last);
         } else {
-            store_numbers(0, owned_, fetch(owned_));
+            store_numbers(0, owned_ + thread(), owned_ + thread() < rows_,
+                          fetch(owned_ + thread(), owned_ + thread() < rows_));
             __syncthreads();
             find_ranges();
-            begin = some_first_;
-            end = some_last_;
         }
-        if (begin < end) load_streamed(0, begin, end);
+        const bool doubled = arguments_.stages == 2;
         int buffer = 0;
-        int turn = 0;
-        if (threadIdx.x == 0) poisoned[turn] = 0;
-        // The difference, since the next start may lie beyond an int.
-        for (int start = begin; start < end; turn ^= 1) {
-            const bool last = end - start <= kStreamed;
-            const int next = last ? end : start + kStreamed;
+        Place place{0, begin_};
+        bool more = begin_ < end_;
+        if (more) load_streamed(0, place);
+        if (kOwnsKeys && more) store_streamed_numbers(0, place, fetch_streamed(place));
+        while (more) {
+            const bool last = end_ - place.start <= kStreamed;
+            const Place next =
+                last ? Place{place.head + 1, begin_} : Place{place.head, place.start + kStreamed};
+            more = !last || (kOwnsKeys && next.head < static_cast<int>(group_));
             wait_for_copies<0>();
             __syncthreads();
-            if (threadIdx.x == 0) poisoned[turn ^ 1] = 0;
-            const bool doubled = arguments_.stages == 2;
-            if (doubled && !last) load_streamed(buffer ^ 1, next, end);
+            if (doubled && more) load_streamed(buffer ^ 1, next);
             Fetched fetched{};
-            if (kOwnsKeys && !last) fetched = fetch(next);
-            const bool hides = is_hidden_in(buffer, start);
+            if (kOwnsKeys && more) fetched = fetch_streamed(next);
+            const bool hides = is_hidden_in(buffer, place.start);
             if (hides) {
-                if (streams_nonfinite(buffer)) poisoned[turn] = 1;
+                if (streams_nonfinite(buffer)) poisoned = 1;
                 __syncthreads();
             }
             if (hides || full) {
-                add_tile<true>(buffer, start, hides && poisoned[turn] != 0);
+                add_tile<true>(buffer, place.start, hides && poisoned != 0);
             } else {
-                add_tile<false>(buffer, start, false);
+                add_tile<false>(buffer, place.start, false);
             }
             if (doubled) {
                 buffer ^= 1;
             } else {
                 __syncthreads();
-                if (!last) load_streamed(0, next, end);
+                if (more) load_streamed(0, next);
             }
-            if (kOwnsKeys && !last) store_numbers(buffer, next, fetched);
-            start = next;
+            if (kOwnsKeys && more) store_streamed_numbers(buffer, next, fetched);
+            place = next;
         }
         wait_for_copies<0>();
         __syncthreads();
         store();
+        if (poisoned != 0) put_all_back();
     }
 
 private:
+    // A tile that streams past: rows of a head of the group, from a query on, or keys.
+    struct Place {
+        int head;
+        int start;
+    };
     struct Fetched {
         float factor;
         float lse;
@@ -208,91 +212,109 @@ private:
                                      number / group_);
     }
 
-    // Rows, or keys, `first` to `end`, as far as the tile goes.
+    // Rows first, first + 1, ... of a head's tensor, up to `end`, as far as the tile goes.
     template <int kLines>
-    __device__ __forceinline__ void load_queries(T* tile, const TileSource& source,
-                                                 const Operand& operand, int first, int end) {
-        const int count = end - first;
-        if (group_ == 1) {
-            return load_rows<kLines, kWidth, Shape::kThreads>(
-                tile, source, operand.template at<T>(number_, kv_head_, first), operand.row, 0,
-                count);
-        }
-        load_tile<kLines, kWidth, Shape::kThreads>(
-            tile, source, [&](int r) { return r < count ? row_in(operand, first + r) : nullptr; });
-    }
-    template <int kLines>
-    __device__ __forceinline__ void load_keys(T* tile, const TileSource& source,
-                                              const Operand& operand, int first, int end) {
+    __device__ __forceinline__ void load_head(T* tile, const TileSource& source,
+                                              const Operand& operand, int head, int first,
+                                              int end) {
         load_rows<kLines, kWidth, Shape::kThreads>(tile, source,
-                                                   operand.template at<T>(number_, kv_head_, first),
+                                                   operand.template at<T>(number_, head, first),
                                                    operand.row, 0, end - first);
+    }
+    // Of all heads of the group.
+    __device__ __forceinline__ void load_group(T* tile, const TileSource& source,
+                                               const Operand& operand) {
+        load_tile<kOwned, kWidth, Shape::kThreads>(tile, source, [&](int r) {
+            return r < rows_ - owned_ ? row_in(operand, owned_ + r) : nullptr;
+        });
     }
 
     __device__ __forceinline__ void load_owned() {
+        const BackwardArguments& a = arguments_;
         if constexpr (kOwnsKeys) {
-            load_keys<kOwned>(own_[0], arguments_.key, problem_.key, owned_, length_);
+            load_head<kOwned>(own_[0], a.key, problem_.key, kv_head_, owned_, length_);
             if (kFirst)
-                load_keys<kOwned>(own_[1], arguments_.value, problem_.value, owned_, length_);
+                load_head<kOwned>(own_[1], a.value, problem_.value, kv_head_, owned_, length_);
         } else {
-            load_queries<kOwned>(own_[0], arguments_.query, problem_.query, owned_, rows_);
-            load_queries<kOwned>(own_[1], arguments_.grad_out, arguments_.grad_out_rows, owned_,
-                                 rows_);
+            load_group(own_[0], a.query, problem_.query);
+            load_group(own_[1], a.grad_out, a.grad_out_rows);
         }
     }
-    __device__ __forceinline__ void load_streamed(int buffer, int first, int end) {
+    __device__ __forceinline__ void load_streamed(int buffer, const Place& place) {
+        const BackwardArguments& a = arguments_;
         T* const one = streamed(buffer, 0);
         T* const two = streamed(buffer, 1);
         if constexpr (kOwnsKeys) {
-            load_queries<kStreamed>(one, arguments_.query, problem_.query, first, end);
-            load_queries<kStreamed>(two, arguments_.grad_out, arguments_.grad_out_rows, first, end);
+            const int head = kv_head_ * static_cast<int>(group_) + place.head;
+            load_head<kStreamed>(one, a.query, problem_.query, head, place.start, end_);
+            load_head<kStreamed>(two, a.grad_out, a.grad_out_rows, head, place.start, end_);
         } else {
-            load_keys<kStreamed>(one, arguments_.key, problem_.key, first, end);
-            load_keys<kStreamed>(two, arguments_.value, problem_.value, first, end);
+            load_head<kStreamed>(one, a.key, problem_.key, kv_head_, place.start, end_);
+            load_head<kStreamed>(two, a.value, problem_.value, kv_head_, place.start, end_);
         }
         commit_copies();
     }
 
-    // This thread's row of a set of numbers, read long before it is stored.
-    __device__ __forceinline__ Fetched fetch(int first) const {
-        const int thread = static_cast<int>(threadIdx.x);
+    // The numbers of a row, which is this thread's, read long before they are stored.
+    __device__ __forceinline__ Fetched fetch(int row, bool there) const {
         Fetched fetched{};
-        if (thread >= kRows || thread >= rows_ - first) return fetched;
-        const int64_t row = row_number(first + thread);
-        fetched.factor = arguments_.rows.factor[row];
-        fetched.lse = arguments_.rows.lse[row];
-        fetched.constant = arguments_.rows.constant[row];
+        if (!there) return fetched;
+        const int64_t at = row_number(row);
+        fetched.factor = arguments_.rows.factor[at];
+        fetched.lse = arguments_.rows.lse[at];
+        fetched.constant = arguments_.rows.constant[at];
         if (full && arguments_.rows.grad_entropy != nullptr)
-            fetched.grad_entropy = arguments_.rows.grad_entropy[row];
+            fetched.grad_entropy = arguments_.rows.grad_entropy[at];
         return fetched;
     }
     __device__ __forceinline__ int64_t row_number(int row) const {
         return (number_ * problem_.kv_heads + kv_head_) * rows_ + row;
     }
-    // A row that is not there has zeros for operands.
-    __device__ __forceinline__ void store_numbers(int buffer, int first, const Fetched& fetched) {
-        const int thread = static_cast<int>(threadIdx.x);
-        if (thread >= kRows) return;
-        const int place = buffer * kRows + thread;
+    // A row that is not there sees nothing, and has zeros for operands.
+    __device__ __forceinline__ void store_numbers(int buffer, int row, bool there,
+                                                  const Fetched& fetched) {
+        if (thread() >= kRows) return;
+        const int place = buffer * kRows + thread();
         const float log2_e = full ? 1.0f : kLog2E;
         numbers_[place] = {fetched.factor * log2_e, fetched.lse * log2_e, fetched.constant,
                            kOwnsKeys ? fetched.factor * arguments_.key_unit : fetched.factor};
         RowOptions options{0, 0, fetched.grad_entropy};
-        if (thread < rows_ - first) {
-            const auto row = static_cast<unsigned>(first + thread);
-            const int64_t query = row / group_;
-            const KeyRange seen = slipstick::attention::key_range(problem_.window, problem_.queries,
-                                                                  problem_.keys, length_, query);
-            const bool none = fetched.lse == std::numeric_limits<float>::infinity();
-            options.first = none ? 0 : static_cast<int>(seen.first);
-            options.last = none ? 0 : static_cast<int>(seen.last);
-            if (full) {
-                const int64_t head = kv_head_ * problem_.group + row % group_;
-                mask_rows_[place] = number_ * problem_.mask.batch + head * problem_.mask.head +
-                                    query * problem_.mask.row;
-            }
+        if (there) {
+            const KeyRange seen = range_of_row(row, fetched.lse);
+            options.first = static_cast<int>(seen.first);
+            options.last = static_cast<int>(seen.last);
+            if (full) mask_rows_[place] = mask_row(row);
         }
         options_[place] = options;
+    }
+    __device__ __forceinline__ Fetched fetch_streamed(const Place& place) const {
+        return fetch(streamed_row_number(place), is_streamed_row(place));
+    }
+    __device__ __forceinline__ void store_streamed_numbers(int buffer, const Place& place,
+                                                           const Fetched& fetched) {
+        store_numbers(buffer, streamed_row_number(place), is_streamed_row(place), fetched);
+    }
+    __device__ __forceinline__ int streamed_row_number(const Place& place) const {
+        return (place.start + thread()) * static_cast<int>(group_) + place.head;
+    }
+    __device__ __forceinline__ bool is_streamed_row(const Place& place) const {
+        return thread() < kRows && thread() < end_ - place.start;
+    }
+
+    __device__ __forceinline__ KeyRange range_of_row(int row, float lse) const {
+        if (lse == std::numeric_limits<float>::infinity()) return {0, 0};
+        return slipstick::attention::key_range(problem_.window, problem_.queries, problem_.keys,
+                                               length_, static_cast<unsigned>(row) / group_);
+    }
+    // Where the row's mask begins.
+    __device__ __forceinline__ int64_t mask_row(int row) const {
+        const int64_t query = static_cast<unsigned>(row) / group_;
+        const int64_t head = kv_head_ * problem_.group + static_cast<unsigned>(row) % group_;
+        return number_ * problem_.mask.batch + head * problem_.mask.head +
+               query * problem_.mask.row;
+    }
+    __device__ __forceinline__ float bias_of_key(int64_t mask_row, int key) const {
+        return bias_at<float>(problem_, mask_row + key * problem_.mask.column);
     }
 
     // Keys that some and that all of the rows see which the block owns.
@@ -317,8 +339,8 @@ private:
             all_first = std::max(all_first, shuffle_xor(all_first, step));
             all_last = std::min(all_last, shuffle_xor(all_last, step));
         }
-        some_first_ = some_first;
-        some_last_ = some_last;
+        begin_ = some_first;
+        end_ = some_last;
         all_first_ = all_first;
         all_last_ = all_last;
     }
@@ -328,7 +350,7 @@ private:
         if (full && problem_.has_mask()) return true;
         if constexpr (kOwnsKeys) {
             bool hides = false;
-            const int count = std::min(rows_ - start, int{kRows});
+            const int count = std::min(end_ - start, int{kRows});
             const int keys = std::min(static_cast<int>(problem_.keys) - owned_, int{kOwned});
             for (int row = static_cast<int>(threadIdx.x) % kWarp; row < count; row += kWarp) {
                 const RowOptions options = options_[buffer * kRows + row];
@@ -383,14 +405,13 @@ private:
         for (int across = 0; across < kStreamed; across += Shape::kAcross) {
             float scores[kTall][kColumns][4];
             float grads[kTall][kColumns][4];
-            uint32_t seen[kTall] = {};
+
             multiply_rows<kWidth>(scores, own_[0], warp_row_, streamed(buffer, 0), across);
             if constexpr (kFirst)
                 multiply_rows<kWidth>(grads, own_[1], warp_row_, streamed(buffer, 1), across);
-            differentiate_all<hides>(scores, grads, seen, buffer, start, across);
-            if constexpr (kSecond)
-                add(second_, scores, seen, streamed(buffer, 1), across, poisoned);
-            if constexpr (kFirst) add(first_, grads, seen, streamed(buffer, 0), across, poisoned);
+            differentiate_all<hides>(scores, grads, buffer, start, across);
+            if constexpr (kSecond) add(second_, scores, streamed(buffer, 1), across, poisoned);
+            if constexpr (kFirst) add(first_, grads, streamed(buffer, 0), across, poisoned);
         }
     }
 
@@ -399,8 +420,7 @@ private:
     template <bool hides>
     __device__ __forceinline__ void differentiate_all(float (&scores)[kTall][kColumns][4],
                                                       float (&grads)[kTall][kColumns][4],
-                                                      uint32_t (&seen)[kTall], int buffer,
-                                                      int start, int across) {
+                                                      int buffer, int start, int across) {
         const int lane = static_cast<int>(threadIdx.x) % kWarp;
         // Element k of accumulator (i, n) is this row of what the block owns, and this one of what
         // streams past.
@@ -420,11 +440,9 @@ private:
                 const int place_in = kOwnsKeys ? owned_row(i, k) : streamed_row(n, k);
                 sees = place_in >= options.first - base && place_in < options.last - base;
                 if (full && sees && problem_.has_mask()) {
-                    bias = bias_at<float>(problem_, mask_rows_[place] + int64_t{base + place_in} *
-                                                                            problem_.mask.column);
+                    bias = bias_of_key(mask_rows_[place], base + place_in);
                     sees = bias != -std::numeric_limits<float>::infinity();
                 }
-                seen[i] |= static_cast<uint32_t>(sees) << (4 * n + k);
             }
             const Pair pair = differentiate(scores[i][n][k], kFirst ? grads[i][n][k] : 0.0f,
                                             numbers, options.grad_entropy, bias);
@@ -459,23 +477,14 @@ private:
 
     // sums += weights times the rows of a tile, the weights rounded.
     __device__ __forceinline__ void add(float (&sums)[kTall][kWidth / 8][4],
-                                        const float (&weights)[kTall][kColumns][4],
-                                        const uint32_t (&seen)[kTall], const T* tile, int across,
-                                        bool poisoned) {
+                                        const float (&weights)[kTall][kColumns][4], const T* tile,
+                                        int across, bool clears) {
 #pragma unroll
         for (int n = 0; n < kColumns; n += 2) {
             uint32_t left[kTall][4];
-            uint32_t sees[kTall];
 #pragma unroll
-            for (int i = 0; i < kTall; ++i) {
-                sees[i] = seen[i] >> (4 * n);
-                pack_a<T>(left[i], weights[i][n], weights[i][n + 1]);
-            }
-            if (poisoned) {
-                add_seen_rows<kWidth>(sums, left, sees, tile, across + 8 * n);
-            } else {
-                add_rows<kWidth>(sums, left, tile, across + 8 * n);
-            }
+            for (int i = 0; i < kTall; ++i) pack_a<T>(left[i], weights[i][n], weights[i][n + 1]);
+            add_rows<kWidth>(sums, left, tile, across + 8 * n, clears);
         }
     }
 
@@ -569,6 +578,59 @@ private:
         }
     }
 
+    // --- What is no number ---
+    //
+    // 0 times an infinity is NaN, so tiles of which a row does not see all count those as 0 in the
+    // sums over what streams past, and they come back here where they are seen. A row or key with
+    // one has NaN for its scores or grads, which took their way through the weights. Such values
+    // are an accident, so this takes the plainest way.
+
+    __device__ __forceinline__ void put_all_back() {
+        __syncthreads();
+        if constexpr (kOwnsKeys) {
+            if (kFirst) put_back(problem_.query, arguments_.grad_key, problem_.dim, false);
+            if (kSecond)
+                put_back(arguments_.grad_out_rows, arguments_.grad_value, problem_.dim_v, true);
+        } else {
+            put_back(problem_.key, arguments_.grad_query, problem_.dim, false);
+        }
+    }
+    // The weights of dV are not negative; others are NaN or 0 where the source is no number.
+    __device__ __forceinline__ void put_back(const Operand& source, const Target& target,
+                                             int columns, bool positive) {
+        const int lines =
+            std::min((kOwnsKeys ? static_cast<int>(problem_.keys) : rows_) - owned_, int{kOwned});
+        const int streams = kOwnsKeys ? static_cast<int>(group_) : 1;
+#pragma unroll 1
+        for (int i = thread(); i < lines * columns; i += Shape::kThreads) {
+            const int own = owned_ + i / columns;
+            const int column = i % columns;
+            float sum = 0;
+#pragma unroll 1
+            for (int other = begin_ * streams; other < end_ * streams; ++other) {
+                const T* const line =
+                    kOwnsKeys ? row_in(source, other) : source.at<T>(number_, kv_head_, other);
+                const T element = line[column * source.column];
+                if ((element.bits & kExponent<T>) != kExponent<T>) continue;
+                if (!sees(kOwnsKeys ? other : own, kOwnsKeys ? own : other)) continue;
+                sum += positive ? to_float(element) : std::numeric_limits<float>::quiet_NaN();
+            }
+            if (sum == 0) continue;
+            T* const result =
+                (kOwnsKeys ? target.at<T>(number_, kv_head_, own) : row_in(target, own)) +
+                column * target.column;
+            result->bits = static_cast<uint16_t>(pack<T>(to_float(*result) + sum, 0.0f));
+        }
+    }
+    __device__ __forceinline__ bool sees(int row, int key) const {
+        const KeyRange seen = range_of_row(row, arguments_.rows.lse[row_number(row)]);
+        if (key < seen.first || key >= seen.last) return false;
+        return !full || !problem_.has_mask() ||
+               bias_of_key(mask_row(row), key) != -std::numeric_limits<float>::infinity();
+    }
+
+    __device__ __forceinline__ static int thread() { return static_cast<int>(threadIdx.x); }
+
     const BackwardArguments& arguments_;
     const Problem& problem_;
     unsigned group_;
@@ -578,9 +640,10 @@ private:
     int rows_;      // of the key head
     int owned_;     // the first key or row that the block owns
     int warp_row_;  // the first one of the warp's, counted from there
-    // Of the rows that the block owns: keys that some of them see, and that all see.
-    int some_first_;
-    int some_last_;
+    // What streams past: the keys that some row sees, or the queries that see some key.
+    int begin_;
+    int end_;
+    // Keys that all rows see which the block owns.
     int all_first_;
     int all_last_;
     T* own_[2];  // key and value, or query and dO

@@ -18,6 +18,12 @@ __device__ __forceinline__ bool holds_nonfinite(const T* tile) {
     return (any & 0x80008000u) != 0;
 }
 
+template <class T>
+__device__ __forceinline__ void clear_nonfinite_halves(uint32_t& word) {
+    if ((word & kExponent<T>) == kExponent<T>) word &= 0xffff0000u;
+    if ((word >> 16 & kExponent<T>) == kExponent<T>) word &= 0xffffu;
+}
+
 // sums = left right^T for 16 kTall rows of `left` from `left_row` on and 8 kAcross rows of `right`
 // from `right_row` on, both tiles of shared memory.
 template <int kColumns, int kTall, int kAcross, class T>
@@ -50,59 +56,22 @@ __device__ __forceinline__ void multiply_rows(float (&sums)[kTall][kAcross][4], 
 }
 
 // sums += weights rows, where `weights` are 16 kTall x 16, as fragments, and rows are those from
-// `row` on of a tile.
+// `row` on of a tile; with `clears` infinities and NaNs of the tile count as 0.
 template <int kColumns, int kTall, class T>
 __device__ __forceinline__ void add_rows(float (&sums)[kTall][kColumns / 8][4],
                                          const uint32_t (&weights)[kTall][4], const T* tile,
-                                         int row) {
+                                         int row, bool clears) {
 #pragma unroll
     for (int n = 0; n < kColumns / 8; n += 2) {
         uint32_t b[4];
         load_b<kColumns>(b, tile, row, n);
+        if (clears) {
+            for (uint32_t& word : b) clear_nonfinite_halves<T>(word);
+        }
 #pragma unroll
         for (int i = 0; i < kTall; ++i) {
             multiply_add<T>(sums[i][n], weights[i], b[0], b[1]);
             multiply_add<T>(sums[i][n + 1], weights[i], b[2], b[3]);
-        }
-    }
-}
-
-// The same where 0 times a row may be NaN: row by row, added where `seen` says so. Its bit 4 n + k
-// is about element k of the n-th of the two accumulators that the weights were made of.
-template <int kColumns, int kTall, class T>
-__device__ __forceinline__ void add_seen_rows(float (&sums)[kTall][kColumns / 8][4],
-                                              const uint32_t (&weights)[kTall][4],
-                                              const uint32_t (&seen)[kTall], const T* tile,
-                                              int row) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-#pragma unroll 1
-    for (int own = 0; own < 16; ++own) {
-        const int pair = own % 8 / 2;
-        const uint32_t half = own % 2 == 0 ? 0xffffu : 0xffff0000u;
-        const uint32_t mine = lane % 4 == pair ? half : 0;
-        const uint32_t upper = own < 8 ? mine : 0;
-        const uint32_t lower = own < 8 ? 0 : mine;
-        uint32_t sees[kTall];
-#pragma unroll
-        for (int i = 0; i < kTall; ++i)
-            sees[i] = shuffle(seen[i], lane / 4 * 4 + pair) >> (own / 8 * 4 + own % 2);
-#pragma unroll
-        for (int n = 0; n < kColumns / 8; n += 2) {
-            uint32_t b[4];
-            load_b<kColumns>(b, tile, row, n);
-#pragma unroll
-            for (int i = 0; i < kTall; ++i) {
-                const uint32_t a[4] = {weights[i][0] & upper, weights[i][1] & upper,
-                                       weights[i][2] & lower, weights[i][3] & lower};
-#pragma unroll
-                for (int side = 0; side < 2; ++side) {
-                    float terms[4] = {};
-                    multiply_add<T>(terms, a, b[2 * side] & upper, b[2 * side + 1] & lower);
-#pragma unroll
-                    for (int k = 0; k < 4; ++k)
-                        if ((sees[i] >> (k / 2 * 2) & 1) != 0) sums[i][n + side][k] += terms[k];
-                }
-            }
         }
     }
 }
