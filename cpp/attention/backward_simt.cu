@@ -184,11 +184,13 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         typename T::Scores grads = {};
         for (int step = 0; step < dim_steps; ++step)
             multiply_lines<Acc>(pipeline.template next<0>(copy_step), scores);
+        sync_warp();                  // nobody reads the weights of the tile before
+        put_scores(scores, weights);  // which saves their registers during the second product
         for (int step = 0; step < dim_v_steps; ++step)
             multiply_lines<Acc>(pipeline.template next<0>(copy_step), grads);
+        take_scores(weights, scores);
 
         // --- From products to weights; row and key of a score by what the block owns ---
-        sync_warp();  // nobody reads the weights of the tile before
         const auto row_at = [&](int i, int j) {
             return slot + (owns_rows ? T::row(i) : T::column() + 16 * j);
         };
