@@ -91,8 +91,8 @@ public:
         }
         const auto cap = static_cast<T>(problem_.softcap);
         const int j = key + key_of_lane();
-        whole_ = key >= seen_.all_first && key + kStepKeys <= seen_.all_last &&
-                 !problem_.has_mask();
+        whole_ =
+            key >= seen_.all_first && key + kStepKeys <= seen_.all_last && !problem_.has_mask();
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const RowInfo<T> row = shared_.rows[first_row() + i];
