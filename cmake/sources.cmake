@@ -11,7 +11,10 @@ set(common_sources
   cpp/mitchell/geometry.cpp
   cpp/mitchell/method.cpp
   cpp/mitchell/results.cpp
-  cpp/mitchell/sums.cpp)
+  cpp/mitchell/sums.cpp
+  cpp/projection/mixing.cpp
+  cpp/projection/results.cpp
+  cpp/projection/vector_pairs.cpp)
 
 # The CPU's part, but for what is compiled for levels.
 set(cpu_sources
@@ -40,7 +43,6 @@ set(cpu_sources
   cpp/projection/hadamard.cpp
   cpp/projection/hamming.cpp
   cpp/projection/hashed.cpp
-  cpp/projection/mixing.cpp
   cpp/projection/probes.cpp
   cpp/projection/projection.cpp
   cpp/projection/rotate.cpp
@@ -87,8 +89,10 @@ set(cuda_sources
   cpp/attention/forward_mma.cu
   cpp/attention/forward_simt.cu
   cpp/attention/mask_counts.cu
+  cpp/attention/merge.cu
   cpp/attention/prepare.cu
   cpp/attention/scale_gradient.cu
+  cpp/attention/softmax.cu
   cpp/core/upload.cu
   cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
@@ -104,4 +108,18 @@ set(cuda_sources
   cpp/mitchell/sum_products.cu
   cpp/mitchell/tables.cu
   cpp/mitchell/tile_general.cu
-  cpp/mitchell/tile_sums.cu)
+  cpp/mitchell/tile_sums.cu
+  cpp/projection/block.cu
+  cpp/projection/rotate.cu
+  cpp/projection/rotation.cu
+  cpp/projection/rotation_long.cu
+  cpp/projection/srht.cu
+  cpp/projection/srht_rows.cu
+  cpp/projection/vectors.cu)
+
+# Of it what is for compute capability 9.0 alone (sm_90a), and what stands in its place where that is
+# not compiled for.
+set(hopper_sources
+  cpp/attention/forward_hopper.cu)
+set(no_hopper_sources
+  cpp/attention/no_hopper.cu)

@@ -10,8 +10,8 @@ import pytest
 
 import slipstick
 from attention_cases import LENGTHS, packed, starts
+from attention_on_device import attend_packed
 from attention_oracle import BF16, DTYPES, INF, Rows, bits, distance, expected, largest, ulp
-from cuda_attention import attend_packed
 from test_attention_varlen import OPTIONS, sequences
 from test_attention_varlen_arguments import GOOD, REFUSALS
 

@@ -1,7 +1,6 @@
 #include "projection/transform.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "core/rounding.hpp"
@@ -22,31 +21,6 @@ const char* at(const void* data, int64_t bytes) { return static_cast<const char*
 char* at(void* data, int64_t bytes) { return static_cast<char*>(data) + bytes; }
 
 }  // namespace
-
-int log2_exact(int64_t n) {
-    const auto bits = static_cast<uint64_t>(n);
-    return n > 0 && std::has_single_bit(bits) ? std::countr_zero(bits) : -1;
-}
-
-VectorPairs::VectorPairs(const ConstTensor& x, const ConstTensor& out, int axis) {
-    for (int i = 0; i < x.rank; ++i) {
-        const int64_t size = x.shape[i];
-        if (i == axis || size == 1) continue;
-        count_ *= size;
-        const size_t last = rank_ - 1;
-        if (rank_ > 0 && source_[last] == size * x.strides[i] &&
-            target_[last] == size * out.strides[i]) {  // one axis with the one before
-            shape_[last] *= size;
-            source_[last] = x.strides[i];
-            target_[last] = out.strides[i];
-        } else {
-            shape_[rank_] = size;
-            source_[rank_] = x.strides[i];
-            target_[rank_++] = out.strides[i];
-        }
-    }
-    if (rank_ == 0) shape_[rank_++] = 1;
-}
 
 Transform::Transform(Dtype dtype, int log2n, Scale scale, int mixed)
     : kernels_(*active_projection_transform_kernels().transform[dtype]),

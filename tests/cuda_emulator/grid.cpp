@@ -14,6 +14,7 @@
 
 #include "emulator.hpp"
 #include "fiber.hpp"
+#include "hopper.hpp"
 
 dim3 threadIdx;
 dim3 blockIdx;
@@ -100,6 +101,7 @@ struct Block {
     Wait wait;  // of the thread that waits last
     unsigned char* shared;
     std::exception_ptr failure;
+    Random* random;
 };
 Block block;
 
@@ -244,7 +246,13 @@ void run_block(Random& random) {
     block.order.resize(block.indices.size());
     std::iota(block.order.begin(), block.order.end(), 0u);
     random.shuffle(block.order);
+    forget_hopper();
+    forget_products();
     Threads(random).run();
+    if (are_boxes_on_their_way() || are_products_running()) {
+        throw Fault(text(*block.launch) + ", block " + text(blockIdx) +
+                    ": ended before what it had started");
+    }
     if (shared.is_overrun()) {
         throw Fault(text(*block.launch) + ", block " + text(blockIdx) + ": wrote beyond its " +
                     std::to_string(block.launch->shared_bytes) + " bytes of shared memory");
@@ -272,7 +280,7 @@ void run_blocks(Random& random) {
 void run_grid(const Launch& launch, const Thread& thread, uint64_t seed) {
     gridDim = launch.grid;
     blockDim = launch.block;
-    block = {&launch, &thread, {}, {}, 0, {}, nullptr, nullptr};
+    block = {&launch, &thread, {}, {}, 0, {}, nullptr, nullptr, nullptr};
     forget_block();
     for (unsigned z = 0; z < blockDim.z; ++z) {
         for (unsigned y = 0; y < blockDim.y; ++y) {
@@ -280,6 +288,7 @@ void run_grid(const Launch& launch, const Thread& thread, uint64_t seed) {
         }
     }
     Random random(seed);
+    block.random = &random;
     try {
         run_blocks(random);
     } catch (...) {
@@ -307,6 +316,8 @@ unsigned running_thread() { return block.running; }
 unsigned block_threads() { return static_cast<unsigned>(block.indices.size()); }
 
 unsigned char* shared_memory() { return block.shared; }
+size_t shared_bytes() { return block.launch->shared_bytes; }
+uint64_t random_below(uint64_t limit) { return block.random->below(limit); }
 
 bool in_kernel() { return Fiber::running() != nullptr; }
 
