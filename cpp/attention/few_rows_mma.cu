@@ -10,17 +10,11 @@ namespace {
 
 constexpr float kLog2E = 1.44269504088896340736f;
 
-struct MmaOperands {
-    TileSource key;
-    TileSource value;
-};
-
 template <class T_, int kDim_>
 class MmaRows {
 public:
     using T = T_;
     using Acc = float;
-    using Operands = MmaOperands;
     struct Scratch {  // of a step: a number for each row and key
         float element[16][kStepKeys];
     };
@@ -34,29 +28,27 @@ public:
     static constexpr int kQuery = kRows * kDim;
     using Shared = FewRowsShared<MmaRows>;
 
-    __device__ __forceinline__ MmaRows(const Problem& problem, const Operands& operands,
-                                       const Work& work, int rows, Shared& shared)
-        : problem_(problem), operands_(operands), work_(work), rows_(rows), shared_(shared) {}
+    __device__ __forceinline__ MmaRows(const Problem& problem, int rows, const Lines<T>& keys,
+                                       const Lines<T>& values, Shared& shared)
+        : problem_(problem), rows_(rows), keys_(keys), values_(values), shared_(shared) {}
 
     __device__ __forceinline__ void see(const Seen& seen) { seen_ = seen; }
 
-    __device__ __forceinline__ void load_keys(T* tile, int key) const {
-        load(tile, operands_.key, problem_.key, key);
-    }
+    __device__ __forceinline__ void load_keys(T* tile, int key) const { load(tile, keys_, key); }
     __device__ __forceinline__ void load_values(T* tile, int key) const {
-        load(tile, operands_.value, problem_.value, key);
+        load(tile, values_, key);
     }
 
-    __device__ __forceinline__ void put_queries() {
+    __device__ __forceinline__ void put_queries(const Work& work) {
         for (int at = static_cast<int>(threadIdx.x); at < kQuery; at += kWarps * kWarp) {
             const int r = at / kDim;
             const int column = at % kDim;
             T element{};
             if (r < rows_ && column < problem_.dim) {
-                const int64_t row = work_.first_row + r;
+                const int64_t row = work.first_row + r;
                 element = *problem_.query.template at<const T>(
-                    work_.sequence.batch, work_.kv_head * problem_.group + row % problem_.group,
-                    work_.sequence.first_query + row / problem_.group, column);
+                    work.sequence.batch, work.kv_head * problem_.group + row % problem_.group,
+                    work.sequence.first_query + row / problem_.group, column);
             }
             shared_.query[chunk_at<kDim>(r, column / kChunk) + column % kChunk] = element;
         }
@@ -65,7 +57,6 @@ public:
     __device__ __forceinline__ void reset() {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            info_[i] = shared_.rows[lane() / 4 + 8 * i];
             state_[i] = {-kInfinity<float>, 0, 0};
         }
 #pragma unroll
@@ -93,7 +84,7 @@ public:
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
             float& s = scores[e / 4][e % 4];
-            const RowInfo<float>& row = info_[e % 4 / 2];
+            const RowInfo<float>& row = shared_.rows[lane() / 4 + e % 4 / 2 * 8];
             s *= row.factor;
             if (cap != 0) s = cap * std::tanh(s / cap);
             if (whole_) continue;
@@ -116,11 +107,8 @@ public:
         // 0 times an infinite value is NaN: a row takes those of the keys that it sees.
         bool infinite = false;
         if (!whole_) {
-            for (int begin = 0; begin < kStepKeys; begin += kHalf) {
-                infinite |=
-                    clear_nonfinite<kHalf, kDim, kWarp>(tile + begin * kDim, operands_.value);
-            }
-            infinite = any_lane(infinite);
+            infinite = any_lane(
+                clear_nonfinite<kStepKeys, kDim, kWarp>(tile, TileSource{nullptr, 1, kDim, true}));
             sync_warp();
         }
 #pragma unroll
@@ -156,23 +144,12 @@ public:
     }
 
 private:
-    static constexpr int kHalf = 8;
-
     __device__ __forceinline__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 
-    __device__ __forceinline__ void load(T* tile, const TileSource& source, const Operand& operand,
-                                         int key) const {
-        const T* const first = operand.template at<const T>(work_.sequence.batch, work_.kv_head,
-                                                            work_.sequence.first_key + key);
-        // Half a tile at a time: the addresses of a whole one take registers that `out_` wants.
-#pragma unroll 1
-        for (int begin = 0; begin < kStepKeys; begin += kHalf) {
-            const T* const half = first + begin * operand.row;
-            load_tile<kHalf, kDim, kWarp>(tile + begin * kDim, source, [&](int row) -> const T* {
-                const int at = key + begin + row;
-                return at >= seen_.first && at < seen_.last ? half + row * operand.row : nullptr;
-            });
-        }
+    __device__ __forceinline__ void load(T* tile, const Lines<T>& lines, int key) const {
+        load_lines<kDim, kDim>(lines, key, seen_, [&](int line, int column) {
+            return tile + chunk_at<kDim>(line, column / kChunk);
+        });
     }
 
     // The update of the specification's 4.3: scores become weights e^(s - m).
@@ -231,13 +208,13 @@ private:
             const int j = key + at % kStepKeys;
             float bias = 0;
             if (j >= row.first && j < row.last)
-                bias = bias_of<float>(problem_, work_.sequence, row.head, row.query, j);
+                bias = bias_of<float>(problem_, shared_.work.sequence, row.head, row.query, j);
             scratch().element[at / kStepKeys][at % kStepKeys] = bias;
         }
         sync_warp();
     }
 
-    // The values of the step that are not finite, where they lie: seldom, so one key at a time.
+    // The values of the step that are not finite, where they lie: seldom, so one after another.
     __device__ __forceinline__ void add_infinite(int key) {
         sync_warp();
 #pragma unroll
@@ -247,24 +224,22 @@ private:
                 (shown_ >> e & 1u) != 0 ? weights_[e / 4][e % 4] : -1.0f;
         }
         sync_warp();
+        const int begin = std::max(0, seen_.first - key);
+        const int end = std::min(key + kStepKeys, seen_.last) - key;
+#pragma unroll
+        for (int e = 0; e < kDim / 4; ++e) {
+            const int column = e / 2 * 8 + lane() % 4 * 2 + e % 2;
+            if (column >= problem_.dim_v) continue;
 #pragma unroll 1
-        for (int j = 0; j < kStepKeys; ++j) {
-            if (key + j < seen_.first || key + j >= seen_.last) continue;
-            const float weight[2] = {scratch().element[lane() / 4][j],
-                                     scratch().element[lane() / 4 + 8][j]};
-            const T* const line = problem_.value.template at<const T>(
-                work_.sequence.batch, work_.kv_head, work_.sequence.first_key + key + j);
+            for (int j = begin; j < end; ++j) {
+                const float value = to_float(
+                    values_.first[(key + j) * values_.step + column * values_.column_step]);
+                if (value - value == 0) continue;
 #pragma unroll
-            for (int e = 0; e < kDim / 4; ++e) {
-                const int column = e / 2 * 8 + lane() % 4 * 2 + e % 2;
-                float value = 0;
-                if (column < problem_.dim_v) value = to_float(line[column * problem_.value.column]);
-                const bool infinite = value - value != 0;
-                if (!any_lane(infinite)) continue;
-#pragma unroll
-                for (int i = 0; i < 2; ++i)
-                    if (infinite && !(weight[i] < 0))
-                        out_[e / 2][2 * i + e % 2] += weight[i] * value;
+                for (int i = 0; i < 2; ++i) {
+                    const float weight = scratch().element[lane() / 4 + 8 * i][j];
+                    if (!(weight < 0)) out_[e / 2][2 * i + e % 2] += weight * value;
+                }
             }
         }
     }
@@ -274,13 +249,12 @@ private:
     }
 
     const Problem& problem_;
-    const Operands& operands_;
-    const Work& work_;
     const int rows_;
+    const Lines<T> keys_;
+    const Lines<T> values_;
     Shared& shared_;
     Seen seen_;
     // Of the lane's rows lane / 4 and lane / 4 + 8, sums over the lane's own keys.
-    RowInfo<float> info_[2];
     RowState<float> state_[2];
     float out_[kDim / 8][4];
     float weights_[2][4];
@@ -290,15 +264,13 @@ private:
 
 template <class T>
 void run(const Context& context, const Problem& problem) {
-    const MmaOperands operands{tile_source(problem.key, problem.dim),
-                               tile_source(problem.value, problem.dim_v)};
     const int dim = std::max(problem.dim, problem.dim_v);
     if (dim <= 64) {
-        run_few_rows<MmaRows<T, 64>>(context, problem, operands);
+        run_few_rows<MmaRows<T, 64>>(context, problem);
     } else if (dim <= 128) {
-        run_few_rows<MmaRows<T, 128>>(context, problem, operands);
+        run_few_rows<MmaRows<T, 128>>(context, problem);
     } else {
-        run_few_rows<MmaRows<T, 256>>(context, problem, operands);
+        run_few_rows<MmaRows<T, 256>>(context, problem);
     }
 }
 
