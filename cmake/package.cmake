@@ -28,7 +28,10 @@ set(public_headers
   projection/csr.hpp
   projection/hadamard.hpp
   projection/hamming.hpp
+  projection/law.hpp
+  projection/names.hpp
   projection/projection.hpp
+  projection/results.hpp
   projection/rotate.hpp)
 
 # A wheel holds the package inside the Python package, which knows where (slipstick.cmake_dir): no

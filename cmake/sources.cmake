@@ -11,7 +11,8 @@ set(common_sources
   cpp/mitchell/geometry.cpp
   cpp/mitchell/method.cpp
   cpp/mitchell/results.cpp
-  cpp/mitchell/sums.cpp)
+  cpp/mitchell/sums.cpp
+  cpp/projection/results.cpp)
 
 # The CPU's part, but for what is compiled for levels.
 set(cpu_sources
@@ -106,7 +107,9 @@ set(cuda_sources
   cpp/mitchell/sum_products.cu
   cpp/mitchell/tables.cu
   cpp/mitchell/tile_general.cu
-  cpp/mitchell/tile_sums.cu)
+  cpp/mitchell/tile_sums.cu
+  cpp/projection/block.cu
+  cpp/projection/srht_rows.cu)
 
 # Of it what is for compute capability 9.0 alone (sm_90a), and what stands in its place where that is
 # not compiled for.

@@ -27,6 +27,9 @@ using slipstick::attention::Stats;
 inline constexpr int64_t kMostColumns = 256;  // of a head
 inline constexpr int64_t kMostRows = (int64_t{1} << 31) - 1;
 
+// The kernels that a device of a compute capability gets, a line each, for people.
+std::vector<std::string> kernels(int major, int minor);
+
 // Refuses what result_of_attention accepts and no kernel here takes.
 void check_sizes(const char* function, const Inputs& inputs);
 void check_packed_sizes(const Inputs& inputs);

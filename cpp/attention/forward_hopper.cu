@@ -331,11 +331,14 @@ void launch_attend(const Context& context, const Problem& problem) {
 }
 
 bool is_hopper(const Context& context, const char* function) {
-    return device_attribute(context, cudaDevAttrComputeCapabilityMajor, function) == 9 &&
-           device_attribute(context, cudaDevAttrComputeCapabilityMinor, function) == 0;
+    return has_hopper_kernel(
+        device_attribute(context, cudaDevAttrComputeCapabilityMajor, function),
+        device_attribute(context, cudaDevAttrComputeCapabilityMinor, function));
 }
 
 }  // namespace
+
+bool has_hopper_kernel(int major, int minor) { return major == 9 && minor == 0; }
 
 bool hopper_serves(const Context& context, const Problem& problem) {
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;

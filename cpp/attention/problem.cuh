@@ -98,9 +98,9 @@ struct Problem {
     const int64_t* bounds_k;
     // The number of row tiles before each sequence: prepare_tiles fills it, for tiles of one size.
     const int64_t* tile_starts;
-    // Tiles skip packed sequences of up to kFewRows rows a key head, which few_rows_* computes: so
-    // a sequence has the bits that it has by itself.
-    bool few_rows_apart;
+    // Tiles skip packed sequences of up to so many queries, which few_rows_* computes: so a
+    // sequence has the bits that it has by itself.
+    int64_t few_queries;
 
     Operand mask;  // data is null where there is none
     Dtype mask_dtype;
@@ -193,9 +193,8 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
         work.first_row = (slot - problem.tile_starts[low]) * tile_rows;
     }
     work.sequence = sequence_of(problem, work.number);
-    const int64_t rows = work.sequence.queries * problem.group;
-    const bool apart = problem.few_rows_apart && work.sequence.valid && rows <= kFewRows;
-    work.none = work.first_row >= rows || apart;
+    const bool apart = work.sequence.valid && work.sequence.queries <= problem.few_queries;
+    work.none = apart || work.first_row >= work.sequence.queries * problem.group;
     return work;
 }
 

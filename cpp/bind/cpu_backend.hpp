@@ -8,6 +8,11 @@
 #include "mitchell/backward.hpp"
 #include "mitchell/conv2d.hpp"
 #include "mitchell/mitchell.hpp"
+#include "projection/hadamard.hpp"
+#include "projection/hamming.hpp"
+#include "projection/projection.hpp"
+#include "projection/rotate.hpp"
+#include "projection/signs.hpp"
 
 namespace slipstick::bind {
 
@@ -101,6 +106,39 @@ public:
     void softmax(const ConstTensor& scores, const attention::Scale& scale, bool, int64_t axis,
                  const Tensor& out) const {
         cpu::attention::softmax(scores, scale, axis, out);
+    }
+
+    // Here the exact way is the fast one.
+    void project(const ConstTensor& x, const projection::Law& law, uint64_t first_feature, bool,
+                 const Tensor& out) const {
+        cpu::projection::project(x, law, first_feature, out);
+    }
+    void back_project(const ConstTensor& y, const projection::Law& law, uint64_t first_feature,
+                      const Tensor& out) const {
+        cpu::projection::back_project(y, law, first_feature, out);
+    }
+    void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
+               const Tensor& out) const {
+        cpu::projection::block(law, first_row, first_column, out);
+    }
+    void hadamard(const ConstTensor& x, int64_t axis, const Tensor& out) const {
+        cpu::projection::hadamard(x, axis, out);
+    }
+    void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse,
+                const Tensor& out) const {
+        cpu::projection::rotate(x, seed, rounds, inverse, out);
+    }
+    int64_t gaussian_signs(const ConstTensor& x, uint64_t seed, int64_t n_bits,
+                           const Tensor& codes) const {
+        return cpu::projection::gaussian_signs(x, seed, n_bits, codes.as<uint8_t>());
+    }
+    void hamming_distance(const ConstTensor& a, const ConstTensor& b, const Tensor& out) const {
+        cpu::projection::hamming_distance(a, b, out);
+    }
+    void hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t k,
+                      const Tensor& distances, const Tensor& indices) const {
+        cpu::projection::hamming_topk(queries, codes, k, distances.as<int32_t>(),
+                                      indices.as<int64_t>());
     }
 };
 

@@ -4,8 +4,10 @@
 #include "bind/errors.hpp"
 #include "bind/exceptions.hpp"
 #include "bind/lsh.hpp"
+#include "bind/lsh_index.hpp"
 #include "bind/mitchell.hpp"
 #include "bind/projection.hpp"
+#include "bind/projection_cpu.hpp"
 #include "core/isa.hpp"
 #include "core/threads.hpp"
 
@@ -48,13 +50,14 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
     slipstick::cpu::init_threads_from_environment();
     bind_core(module);
     slipstick::bind::bind_shape(module);
-    slipstick::bind::bind_attention<slipstick::bind::CpuBackend>(module);
-    slipstick::bind::bind_attention_backward<slipstick::bind::CpuBackend>(module);
-    slipstick::bind::bind_attention_varlen<slipstick::bind::CpuBackend>(module);
-    slipstick::bind::bind_merge_attention<slipstick::bind::CpuBackend>(module);
-    slipstick::bind::bind_softmax<slipstick::bind::CpuBackend>(module);
+    slipstick::bind::bind_attention_family<slipstick::bind::CpuBackend>(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CpuBackend>(module);
     slipstick::bind::bind_errors(module);
-    slipstick::bind::bind_projection(module);
-    slipstick::bind::bind_lsh(module);
+    slipstick::bind::bind_products<slipstick::bind::CpuBackend>(module);
+    slipstick::bind::bind_block<slipstick::bind::CpuBackend>(module);
+    slipstick::bind::bind_transforms<slipstick::bind::CpuBackend>(module);
+    slipstick::bind::bind_projection_on_cpu(module);
+    slipstick::bind::bind_simhash<slipstick::bind::CpuBackend>(module);
+    slipstick::bind::bind_hamming<slipstick::bind::CpuBackend>(module);
+    slipstick::bind::bind_lsh_index(module);
 }

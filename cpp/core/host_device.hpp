@@ -1,4 +1,4 @@
-// One macro for code that the host, every instruction-set level and the GPU share.
+// Macros for code that the host, every instruction-set level and the GPU share.
 #pragma once
 
 // Always inlined: an inline function that the compiler keeps out of line becomes a weak symbol, and
@@ -7,4 +7,11 @@
 #define SLIPSTICK_HD __host__ __device__ __forceinline__
 #else
 #define SLIPSTICK_HD inline __attribute__((always_inline))
+#endif
+
+// Before a loop of few, known turns, which nvcc leaves rolled where gcc does not.
+#if defined(__CUDA_ARCH__)
+#define SLIPSTICK_UNROLL _Pragma("unroll")
+#else
+#define SLIPSTICK_UNROLL
 #endif

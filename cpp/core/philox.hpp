@@ -22,7 +22,7 @@ SLIPSTICK_HD PhiloxWords philox4x32(PhiloxWords counter, uint64_t seed) {
     auto key0 = static_cast<uint32_t>(seed);
     auto key1 = static_cast<uint32_t>(seed >> 32);
     uint32_t c0 = counter.word[0], c1 = counter.word[1], c2 = counter.word[2], c3 = counter.word[3];
-    for (int round = 0; round < kPhiloxRounds; ++round) {
+    SLIPSTICK_UNROLL for (int round = 0; round < kPhiloxRounds; ++round) {
         const uint64_t product0 = uint64_t{kPhiloxMultiplier0} * c0;
         const uint64_t product1 = uint64_t{kPhiloxMultiplier1} * c2;
         c0 = static_cast<uint32_t>(product1 >> 32) ^ c1 ^ key0;

@@ -14,6 +14,9 @@ inline constexpr uint32_t kRademacherTag = 0x52414400;
 inline constexpr uint32_t kGaussianTag = 0x47415500;
 inline constexpr uint32_t kSparseTag = 0x53505200;
 inline constexpr uint32_t kHashedTag = 0x534A4C00;  // sjlt and countsketch
+inline constexpr uint32_t kSrhtInputSignTag = 0x53524400;
+inline constexpr uint32_t kSrhtRowTag = 0x53525200;
+inline constexpr uint32_t kSrhtOutputSignTag = 0x53524F00;
 
 // Ops names the types and the operations that + - * / < ?: do not cover:
 //   Float, Bits             float and uint32_t, or vectors of them

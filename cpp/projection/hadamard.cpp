@@ -2,27 +2,16 @@
 
 #include <algorithm>
 
-#include "core/error.hpp"
 #include "core/threads.hpp"
 #include "projection/transform.hpp"
 
 namespace slipstick::cpu::projection {
 namespace {
 
-constexpr const char* kFunction = "hadamard";
 constexpr int64_t kGrain = 1 << 15;  // numbers a thread: 20 us or more
 // Numbers that wait while vectors whose neighbours are far apart are read side by side.
 constexpr int64_t kTogether = 1 << 18;
 constexpr int64_t kMostTogether = 32;  // vectors: 64 bytes of the shortest type
-
-int checked_axis(const ConstTensor& x, int64_t axis) {
-    if (x.rank == 0) refuse_value(kFunction, "`x` must have at least one axis, got shape ()");
-    if (axis < -x.rank || axis >= x.rank) {
-        refuse_value(kFunction, "`axis` must be from ", -x.rank, " to ", x.rank - 1,
-                     " for `x` of shape ", shape_text(x), ", got ", axis);
-    }
-    return static_cast<int>(axis < 0 ? axis + x.rank : axis);
-}
 
 // An axis along which both views run through memory, -1 if there is none.
 int adjacent_axis(const ConstTensor& x, const ConstTensor& out) {
@@ -136,20 +125,9 @@ void transform_copies(const Transform& transform, const ConstTensor& x, int axis
 
 }  // namespace
 
-ResultSpec result_of_hadamard(const ConstTensor& x, int64_t axis) {
-    const int which = checked_axis(x, axis);
-    if (log2_exact(x.shape[which]) < 0) {
-        refuse_value(kFunction, "`x` must have a power of two as its length along axis ", axis,
-                     " (`rotate` takes any length), got shape ", shape_text(x));
-    }
-    ResultSpec spec{x.dtype <= Dtype::kBFloat16 ? x.dtype : Dtype::kFloat64};
-    for (int i = 0; i < x.rank; ++i) spec.append(x.shape[i]);
-    return spec;
-}
-
 void hadamard(const ConstTensor& x, int64_t axis, const Tensor& out) {
     if (out.size() == 0) return;
-    const int which = checked_axis(x, axis);
+    const int which = hadamard_axis(x, axis);
     const Transform transform(x.dtype, log2_exact(x.shape[which]), Transform::Scale::kOrthonormal);
     const bool native = x.dtype == Dtype::kFloat32 || x.dtype == Dtype::kFloat64;
     if (native && (transform.size() == 1 || (x.strides[which] == 1 && out.strides[which] == 1)))

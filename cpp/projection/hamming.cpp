@@ -4,8 +4,6 @@
 #include <bit>
 
 #include "core/broadcast.hpp"
-#include "core/checks.hpp"
-#include "core/error.hpp"
 #include "core/rounding.hpp"
 #include "core/threads.hpp"
 #include "projection/hamming_kernels.hpp"
@@ -14,35 +12,12 @@ namespace slipstick::cpu::projection {
 namespace {
 
 // A code as (distance, index), in one number whose order is theirs.
-constexpr int kIndexBits = 40;
-constexpr int64_t kMaxCodes = int64_t{1} << kIndexBits;
-constexpr int64_t kMaxBytes = int64_t{1} << 20;  // distances below 2^24
+constexpr uint64_t kIndexMask = (uint64_t{1} << kCodeIndexBits) - 1;
 uint64_t key_of(int32_t distance, int64_t index) {
-    return static_cast<uint64_t>(distance) << kIndexBits | static_cast<uint64_t>(index);
+    return static_cast<uint64_t>(distance) << kCodeIndexBits | static_cast<uint64_t>(index);
 }
-int32_t distance_of(uint64_t key) { return static_cast<int32_t>(key >> kIndexBits); }
-int64_t index_of(uint64_t key) { return static_cast<int64_t>(key & (kMaxCodes - 1)); }
-
-void check_codes(const char* function, Named codes) {
-    check_dtype(function, codes, codes.tensor.dtype == Dtype::kUInt8, "uint8");
-    if (codes.tensor.rank == 0) {
-        refuse_value(function, "`", codes.name, "` must have at least one axis, got shape ()");
-    }
-    const int64_t bytes = codes.tensor.shape[codes.tensor.rank - 1];
-    if (bytes < 1 || bytes > kMaxBytes) {
-        refuse_value(function, "`", codes.name, "` must have from 1 to ", kMaxBytes,
-                     " bytes in its last axis, got shape ", shape_text(codes.tensor));
-    }
-}
-
-void check_same_bytes(const char* function, Named first, Named second) {
-    const int64_t bytes = first.tensor.shape[first.tensor.rank - 1];
-    if (second.tensor.shape[second.tensor.rank - 1] != bytes) {
-        refuse_value(function, "`", second.name, "` must have ", bytes,
-                     " bytes in its last axis like `", first.name, "`, got shape ",
-                     shape_text(second.tensor));
-    }
-}
+int32_t distance_of(uint64_t key) { return static_cast<int32_t>(key >> kCodeIndexBits); }
+int64_t index_of(uint64_t key) { return static_cast<int64_t>(key & kIndexMask); }
 
 // The rows of a tensor of codes as elements of one without the last axis.
 ConstTensor rows_of(const ConstTensor& codes) {
@@ -237,16 +212,6 @@ constexpr int64_t kTasksPerThread = 4;
 
 }  // namespace
 
-ResultSpec result_of_hamming_distance(const ConstTensor& a, const ConstTensor& b) {
-    const char* const function = "hamming_distance";
-    check_codes(function, {"a", a});
-    check_codes(function, {"b", b});
-    check_same_bytes(function, {"a", a}, {"b", b});
-    ResultSpec spec{Dtype::kInt32};
-    append_broadcast(function, {"a", a}, a.rank - 1, {"b", b}, b.rank - 1, spec);
-    return spec;
-}
-
 void hamming_distance(const ConstTensor& a, const ConstTensor& b, const Tensor& out) {
     const int64_t bytes = a.shape[a.rank - 1];
     const int64_t a_byte = a.strides[a.rank - 1], b_byte = b.strides[b.rank - 1];
@@ -270,30 +235,6 @@ void hamming_distance(const ConstTensor& a, const ConstTensor& b, const Tensor& 
                                strip.stride[0]);
                        }
                    });
-}
-
-TopkSpecs results_of_hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t k) {
-    const char* const function = "hamming_topk";
-    check_codes(function, {"queries", queries});
-    check_codes(function, {"codes", codes});
-    if (codes.rank != 2) {
-        refuse_value(function, "`codes` must have two axes, got shape ", shape_text(codes));
-    }
-    check_same_bytes(function, {"queries", queries}, {"codes", codes});
-    if (codes.shape[0] >= kMaxCodes) {
-        refuse_value(function, "`codes` must have fewer than 2**40 rows, got shape ",
-                     shape_text(codes));
-    }
-    if (k < 1 || k > codes.shape[0]) {
-        refuse_value(function, "`k` must be between 1 and the number of codes, ", codes.shape[0],
-                     ", got ", k);
-    }
-    TopkSpecs specs{{Dtype::kInt32}, {Dtype::kInt64}};
-    for (ResultSpec* spec : {&specs.distances, &specs.indices}) {
-        for (int axis = 0; axis + 1 < queries.rank; ++axis) spec->append(queries.shape[axis]);
-        spec->append(k);
-    }
-    return specs;
 }
 
 void hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t k,

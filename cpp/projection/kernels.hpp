@@ -8,10 +8,6 @@
 
 namespace slipstick::cpu::projection {
 
-// Signs are summed by groups of four features (components, for the adjoint), aligned to the global
-// index: ((+-x[0] +- x[1]) +- x[2]) +- x[3], then the groups. Part of the public definition.
-inline constexpr int64_t kSignGroup = 4;
-
 // Whole groups: `length` elements of a row with zeros around them.
 struct PaddedDepth {
     int64_t before;

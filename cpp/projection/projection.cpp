@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/error.hpp"
 #include "core/store.hpp"
 #include "projection/hashed.hpp"
 #include "projection/left_operand.hpp"
@@ -83,80 +82,8 @@ void multiply(const Product& product, const ConstTensor& x, int64_t origin, doub
         });
 }
 
-// Refuses features whose last one, first_feature + features - 1, does not fit 64 bits.
-void check_last_feature(const char* function, uint64_t first_feature, int64_t features,
-                        const char* whose) {
-    if (first_feature > ~uint64_t{0} - static_cast<uint64_t>(features - 1)) {
-        refuse_value(function, "`first_feature` must be at most 2**64 - ", features, " for ", whose,
-                     features, " features, got ", first_feature);
-    }
-}
-
-// The shape of `rows` but for its last axis, and its dtype, float64 for integers.
-ResultSpec result_of(const ConstTensor& rows, int64_t columns) {
-    const bool is_float = rows.dtype <= Dtype::kBFloat16;
-    ResultSpec spec{is_float ? rows.dtype : Dtype::kFloat64};
-    for (int axis = 0; axis + 1 < rows.rank; ++axis) spec.append(rows.shape[axis]);
-    spec.append(columns);
-    return spec;
-}
-
-}  // namespace
-
-Kind kind_of(const char* function, std::string_view name) {
-    if (name == "rademacher") return Kind::kRademacher;
-    if (name == "gaussian") return Kind::kGaussian;
-    if (name == "sparse") return Kind::kSparse;
-    if (name == "sjlt") return Kind::kSjlt;
-    if (name == "countsketch") return Kind::kCountsketch;
-    if (name == "srht") return Kind::kSrht;
-    refuse_value(function, "`kind` must be one of the family's, got '", name, "'");
-}
-
-ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature) {
-    if (x.rank == 0) refuse_value("project", "`x` must have at least one axis, got shape ()");
-    if (x.shape[x.rank - 1] == 0) {
-        refuse_value("project", "`x` must have at least one feature, got shape ", shape_text(x));
-    }
-    check_last_feature("project", first_feature, x.shape[x.rank - 1], "`x` with ");
-    return result_of(x, n_components);
-}
-
-ResultSpec result_of_back_project(const ConstTensor& y, int64_t n_features,
-                                  uint64_t first_feature) {
-    check_last_feature("back_project", first_feature, n_features, "");
-    return result_of(y, n_features);
-}
-
-void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out) {
-    if (is_hashed(law.kind)) return project_hashed(x, law, first_feature, out);
-    if (law.kind == Kind::kSrht) return project_srht(x, law, first_feature, out);
-    const Product& product = *product_of(law.kind, x.dtype);
-    const auto origin = static_cast<int64_t>(first_feature % kDepthBlock);
-    // Feature 0 of the first group, which begins in the same block.
-    const uint64_t first =
-        first_feature / static_cast<uint64_t>(product.group) * static_cast<uint64_t>(product.group);
-    multiply(product, x, origin, law.scale, out,
-             [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
-                 product.generate(law, first + static_cast<uint64_t>(k),
-                                  static_cast<uint64_t>(column), columns, depth, packed);
-             });
-}
-
-void back_project(const ConstTensor& y, const Law& law, uint64_t first_feature, const Tensor& out) {
-    if (is_hashed(law.kind)) return back_project_hashed(y, law, first_feature, out);
-    if (law.kind == Kind::kSrht) return back_project_srht(y, law, first_feature, out);
-    const Product& product = *product_of(law.kind, y.dtype);
-    multiply(product, y, 0, law.scale, out,
-             [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
-                 product.generate_adjoint(law, first_feature + static_cast<uint64_t>(column),
-                                          static_cast<uint64_t>(k), columns, depth, packed);
-             });
-}
-
-void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out) {
-    if (is_hashed(law.kind)) return block_hashed(law, first_row, first_column, out);
-    if (law.kind == Kind::kSrht) return block_srht(law, first_row, first_column, out);
+// The entries as float64.
+void block_products(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out) {
     const Product& product = *product_of(law.kind, Dtype::kFloat64);
     const GenerateFn generate =
         active_projection_kernels().generate_entries[static_cast<int>(law.kind)];
@@ -188,6 +115,68 @@ void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tens
             }
         }
     });
+}
+
+void block_float64(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out) {
+    if (is_hashed(law.kind)) return block_hashed(law, first_row, first_column, out);
+    if (law.kind == Kind::kSrht) return block_srht(law, first_row, first_column, out);
+    block_products(law, first_row, first_column, out);
+}
+
+}  // namespace
+
+void project(const ConstTensor& x, const Law& law, uint64_t first_feature, const Tensor& out) {
+    if (is_hashed(law.kind)) return project_hashed(x, law, first_feature, out);
+    if (law.kind == Kind::kSrht) return project_srht(x, law, first_feature, out);
+    const Product& product = *product_of(law.kind, x.dtype);
+    const auto origin = static_cast<int64_t>(first_feature % kDepthBlock);
+    // Feature 0 of the first group, which begins in the same block.
+    const uint64_t first =
+        first_feature / static_cast<uint64_t>(product.group) * static_cast<uint64_t>(product.group);
+    multiply(product, x, origin, law.scale, out,
+             [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
+                 product.generate(law, first + static_cast<uint64_t>(k),
+                                  static_cast<uint64_t>(column), columns, depth, packed);
+             });
+}
+
+void back_project(const ConstTensor& y, const Law& law, uint64_t first_feature, const Tensor& out) {
+    if (is_hashed(law.kind)) return back_project_hashed(y, law, first_feature, out);
+    if (law.kind == Kind::kSrht) return back_project_srht(y, law, first_feature, out);
+    const Product& product = *product_of(law.kind, y.dtype);
+    multiply(product, y, 0, law.scale, out,
+             [&](int64_t column, int64_t columns, int64_t k, int64_t depth, void* packed) {
+                 product.generate_adjoint(law, first_feature + static_cast<uint64_t>(column),
+                                          static_cast<uint64_t>(k), columns, depth, packed);
+             });
+}
+
+void block(const Law& law, uint64_t first_row, uint64_t first_column, const Tensor& out) {
+    if (out.dtype == Dtype::kFloat64) return block_float64(law, first_row, first_column, out);
+    // Any part is that of the whole: parts of 1 MiB, rounded one after another.
+    constexpr int64_t kMostColumns = 1 << 12;
+    constexpr int64_t kMostEntries = 1 << 17;
+    const int64_t columns = std::min(out.shape[1], kMostColumns);
+    if (columns == 0) return;
+    const int64_t rows = std::clamp<int64_t>(out.shape[0], 1, kMostEntries / columns);
+    const Scratch entries(rows * columns * item_size(Dtype::kFloat64));
+    for (int64_t row = 0; row < out.shape[0]; row += rows) {
+        for (int64_t column = 0; column < out.shape[1]; column += columns) {
+            const int64_t shape[] = {std::min(rows, out.shape[0] - row),
+                                     std::min(columns, out.shape[1] - column)};
+            const int64_t strides[] = {shape[1], 1};
+            block_float64(law, first_row + static_cast<uint64_t>(row),
+                          first_column + static_cast<uint64_t>(column),
+                          {{entries.as<double>(), Dtype::kFloat64, 2, shape, strides}});
+            float* const corner = out.as<float>() + row * out.strides[0] + column * out.strides[1];
+            for (int64_t i = 0; i < shape[0]; ++i) {
+                for (int64_t j = 0; j < shape[1]; ++j) {
+                    corner[i * out.strides[0] + j * out.strides[1]] =
+                        static_cast<float>(entries.as<double>()[i * shape[1] + j]);
+                }
+            }
+        }
+    }
 }
 
 }  // namespace slipstick::cpu::projection

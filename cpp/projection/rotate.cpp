@@ -4,7 +4,6 @@
 #include <bit>
 #include <vector>
 
-#include "core/error.hpp"
 #include "core/rounding.hpp"
 #include "core/threads.hpp"
 #include "projection/transform.hpp"
@@ -12,7 +11,6 @@
 namespace slipstick::cpu::projection {
 namespace {
 
-constexpr const char* kFunction = "rotate";
 constexpr uint32_t kRotateTag = 0x524F5400u;
 constexpr int64_t kGrain = 1 << 14;  // numbers a thread: three rounds take 30 us or more
 
@@ -123,16 +121,6 @@ private:
 };
 
 }  // namespace
-
-ResultSpec result_of_rotate(const ConstTensor& x) {
-    if (x.rank == 0) refuse_value(kFunction, "`x` must have at least one axis, got shape ()");
-    if (x.shape[x.rank - 1] == 0) {
-        refuse_value(kFunction, "`x` must have at least one feature, got shape ", shape_text(x));
-    }
-    ResultSpec spec{x.dtype <= Dtype::kBFloat16 ? x.dtype : Dtype::kFloat64};
-    for (int i = 0; i < x.rank; ++i) spec.append(x.shape[i]);
-    return spec;
-}
 
 void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse, const Tensor& out) {
     if (out.size() == 0) return;

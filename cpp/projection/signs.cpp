@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 
-#include "core/error.hpp"
 #include "core/rounding.hpp"
 #include "projection/left_operand.hpp"
 
@@ -28,17 +27,6 @@ bool pack_signs(const T* line, int64_t columns, uint8_t* bytes) {
 }
 
 }  // namespace
-
-ResultSpec result_of_signs(const char* function, const ConstTensor& x, int64_t n_bits) {
-    if (x.rank == 0) refuse_value(function, "`x` must have at least one axis, got shape ()");
-    if (x.shape[x.rank - 1] == 0) {
-        refuse_value(function, "`x` must have at least one feature, got shape ", shape_text(x));
-    }
-    ResultSpec spec{Dtype::kUInt8};
-    for (int axis = 0; axis + 1 < x.rank; ++axis) spec.append(x.shape[axis]);
-    spec.append(ceil_div(n_bits, 8));
-    return spec;
-}
 
 int64_t gaussian_signs(const ConstTensor& x, uint64_t seed, int64_t n_bits, uint8_t* codes) {
     const Product& product =

@@ -3,13 +3,11 @@
 
 #include <cstdint>
 
-#include "core/result.hpp"
 #include "core/tensor.hpp"
+#include "projection/names.hpp"
 
 namespace slipstick::cpu::projection {
 
-// x (..., n_features) of any dtype gives (..., ceil(n_bits / 8)) of uint8.
-ResultSpec result_of_signs(const char* function, const ConstTensor& x, int64_t n_bits);
 // Bit i & 7 of byte i >> 3 of a row's code is 1 where component i of its product with the Gaussian
 // matrix of the seed is at least 0; bits past n_bits are 0. `codes` is contiguous. No more than
 // blocks of the projection exist at a time. Returns the first row whose projection has a NaN, or

@@ -10,14 +10,12 @@
 #include "core/rounding.hpp"
 #include "core/store.hpp"
 #include "core/threads.hpp"
+#include "projection/gaussian.hpp"
 #include "projection/transform.hpp"
 
 namespace slipstick::cpu::projection {
 namespace {
 
-constexpr uint32_t kInputSignTag = 0x53524400u;
-constexpr uint32_t kRowTag = 0x53525200u;
-constexpr uint32_t kOutputSignTag = 0x53524F00u;
 constexpr int kBlockStages = 12;
 constexpr int64_t kBlock = 1 << kBlockStages;
 constexpr int64_t kMostRows = 16;    // rows of x that share the signs of a block
@@ -30,7 +28,7 @@ void sampled_rows(uint64_t seed, uint32_t group, int64_t count, int32_t* rows) {
     PhiloxWords words{};
     for (int64_t t = 0; t < count; ++t) {
         if (t % 4 == 0) {
-            words = philox4x32({{static_cast<uint32_t>(t / 4), group, 0, kRowTag}}, seed);
+            words = philox4x32({{static_cast<uint32_t>(t / 4), group, 0, kSrhtRowTag}}, seed);
         }
         const auto reach = static_cast<uint64_t>(kBlock - t);
         const auto other = t + static_cast<int64_t>((words.word[t % 4] * reach) >> 32);
@@ -45,7 +43,7 @@ void input_signs(uint64_t seed, uint32_t group, uint64_t block, InputSigns& sign
     constexpr int64_t blocks = kBlock / 128;
     static_assert(blocks % kSignBlockRoom == 0);
     active_projection_transform_kernels().sign_words(
-        seed, group, block * static_cast<uint64_t>(blocks), blocks, kInputSignTag, signs.data());
+        seed, group, block * static_cast<uint64_t>(blocks), blocks, kSrhtInputSignTag, signs.data());
 }
 
 // D~[i, B] for components [first, first + count).
@@ -56,7 +54,7 @@ void output_signs(uint64_t seed, uint64_t first, int64_t count, uint64_t block, 
         const uint64_t i = first + static_cast<uint64_t>(n);
         if (n == 0 || i % 128 == 0) {
             words = philox4x32({{static_cast<uint32_t>(i / 128), static_cast<uint32_t>(block),
-                                 static_cast<uint32_t>(block >> 32), kOutputSignTag}},
+                                 static_cast<uint32_t>(block >> 32), kSrhtOutputSignTag}},
                                seed);
         }
         signs[n] = (words.word[i % 128 / 32] >> (i % 32) & 1) != 0 ? T{-1} : T{1};

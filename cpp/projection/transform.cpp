@@ -1,7 +1,6 @@
 #include "projection/transform.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "core/rounding.hpp"
@@ -22,11 +21,6 @@ const char* at(const void* data, int64_t bytes) { return static_cast<const char*
 char* at(void* data, int64_t bytes) { return static_cast<char*>(data) + bytes; }
 
 }  // namespace
-
-int log2_exact(int64_t n) {
-    const auto bits = static_cast<uint64_t>(n);
-    return n > 0 && std::has_single_bit(bits) ? std::countr_zero(bits) : -1;
-}
 
 VectorPairs::VectorPairs(const ConstTensor& x, const ConstTensor& out, int axis) {
     for (int i = 0; i < x.rank; ++i) {

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "core/tensor.hpp"
+#include "projection/names.hpp"
 #include "projection/transform_kernels.hpp"
 
 namespace slipstick::cpu::projection {
@@ -13,9 +14,6 @@ namespace slipstick::cpu::projection {
 constexpr bool computed_in_float(Dtype dtype) {
     return dtype == Dtype::kFloat32 || dtype == Dtype::kFloat16 || dtype == Dtype::kBFloat16;
 }
-
-// -1 where n is not a power of two.
-int log2_exact(int64_t n);
 
 // All axes of x and out but one, which is the axis of the vectors.
 class VectorPairs {

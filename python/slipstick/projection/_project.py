@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slipstick import _cpu
 from slipstick._arrays import framework_of
@@ -125,7 +124,9 @@ def project(
             )
             if result is not None:  # else a row's indices did not increase
                 return framework.finish(result)
-    return framework.finish(_cpu.project(x, n_components, law, first_feature, out, framework.empty))
+    return framework.finish(
+        _cpu.project(x, n_components, law, first_feature, False, out, framework.empty)
+    )
 
 
 def back_project(
@@ -208,7 +209,8 @@ def block(
     *,
     n_components: int | None = None,
     density: float | None = None,
-) -> NDArray[np.float64]:
+    out: Any = None,
+) -> Any:
     """Return a part of the random matrix behind `project`.
 
     Parameters
@@ -221,11 +223,14 @@ def block(
     n_components : int, optional
         If given, the entries are scaled as `project` scales, and rows end there. If not, they are
         +-1, 0 or standard normal.
+    out : array, optional
+        Where to write, on the CPU or a CUDA device; of shape (rows, columns), float64 or float32.
 
     Returns
     -------
-    ndarray of float64, shape (rows, columns)
-        Equal to the same part of any larger block.
+    array of shape (rows, columns)
+        Equal to the same part of any larger block: an ndarray of float64, or `out`, where entries
+        of float32 are those of float64, rounded.
 
     Raises
     ------
@@ -251,9 +256,11 @@ def block(
             "block: `rows` and `cols` must name fewer than 2**60 entries, got "
             f"{n_rows} times {n_cols}"
         )
-    entries = np.empty((n_rows, n_cols))
-    _cpu.projection_block(law, row, col, entries)
-    return entries
+    entries = np.empty((n_rows, n_cols)) if out is None else out
+    framework = framework_of("block", entries, out)
+    return framework.kernels.projection_block(
+        law, row, n_rows, col, n_cols, entries, framework.empty
+    )
 
 
 def _range(name: str, part: slice, bits: int, length: int | None) -> tuple[int, int]:

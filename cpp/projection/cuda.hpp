@@ -1,0 +1,20 @@
+// The projection family on CUDA devices: the functions are the CPU's (projection/projection.hpp),
+// and so are the bits of their results. Tensors lie on the context's device, nothing waits for it,
+// and a call can be captured into a graph. The random matrix never lies in the device's memory.
+#pragma once
+
+#include "core/cuda.hpp"
+#include "core/tensor.hpp"
+#include "projection/law.hpp"
+#include "projection/results.hpp"
+
+namespace slipstick::cuda::projection {
+
+using slipstick::projection::Kind;
+using slipstick::projection::Law;
+
+// out[i][j] = A[first_row + i][first_column + j], float64 or float32.
+void block(const Context& context, const Law& law, uint64_t first_row, uint64_t first_column,
+           const Tensor& out);
+
+}  // namespace slipstick::cuda::projection
