@@ -101,16 +101,11 @@ public:
         weigh(scores);
     }
 
-    __device__ __forceinline__ void add(T* tile, int key) {
+    __device__ __forceinline__ void add(T* tile, int) {
+        // 0 times an infinite value is NaN: a row takes those of the keys that it sees.
+        if (!whole_ && any_lane(has_infinite(tile))) take_infinite(tile);
         uint32_t a[4];
         pack_a<T>(a, weights_[0], weights_[1]);
-        // 0 times an infinite value is NaN: a row takes those of the keys that it sees.
-        bool infinite = false;
-        if (!whole_) {
-            infinite = any_lane(
-                clear_nonfinite<kStepKeys, kDim, kWarp>(tile, TileSource{nullptr, 1, kDim, true}));
-            sync_warp();
-        }
 #pragma unroll
         for (int chunk = 0; chunk < kDim / kChunk; chunk += 2) {
             if (chunk * kChunk >= problem_.dim_v) break;
@@ -119,7 +114,6 @@ public:
             multiply_add<T>(out_[chunk], a, b[0], b[1]);
             multiply_add<T>(out_[chunk + 1], a, b[2], b[3]);
         }
-        if (infinite) add_infinite(key);
     }
 
     __device__ __forceinline__ void put_state() {
@@ -214,9 +208,24 @@ private:
         sync_warp();
     }
 
-    // The values of the step that are not finite, where they lie: seldom, so one after another.
-    __device__ __forceinline__ void add_infinite(int key) {
-        sync_warp();
+    __device__ __forceinline__ static bool is_infinite(uint32_t half) {
+        return (half & kExponent<T>) == kExponent<T>;
+    }
+
+    // Whether the lane's share of a tile holds numbers that are not finite.
+    __device__ __forceinline__ static bool has_infinite(const T* tile) {
+        bool found = false;
+#pragma unroll 2
+        for (int at = lane(); at < kTile / kChunk; at += kWarp) {
+            const auto words = *reinterpret_cast<const Pack<uint32_t, 4>*>(tile + at * kChunk);
+            for (const uint32_t word : words.element)
+                found |= is_infinite(word) || is_infinite(word >> 16);
+        }
+        return found;
+    }
+
+    // Adds those numbers to the rows that see them, and makes them zeros for the products.
+    __device__ __forceinline__ void take_infinite(T* tile) {
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
             const int j = e / 4 * 8 + lane() % 4 * 2 + e % 2;
@@ -224,24 +233,26 @@ private:
                 (shown_ >> e & 1u) != 0 ? weights_[e / 4][e % 4] : -1.0f;
         }
         sync_warp();
-        const int begin = std::max(0, seen_.first - key);
-        const int end = std::min(key + kStepKeys, seen_.last) - key;
-#pragma unroll
-        for (int e = 0; e < kDim / 4; ++e) {
-            const int column = e / 2 * 8 + lane() % 4 * 2 + e % 2;
-            if (column >= problem_.dim_v) continue;
 #pragma unroll 1
-            for (int j = begin; j < end; ++j) {
-                const float value = to_float(
-                    values_.first[(key + j) * values_.step + column * values_.column_step]);
-                if (value - value == 0) continue;
+        for (int j = 0; j < kStepKeys; ++j) {
+            const float weight[2] = {scratch().element[lane() / 4][j],
+                                     scratch().element[lane() / 4 + 8][j]};
 #pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    const float weight = scratch().element[lane() / 4 + 8 * i][j];
-                    if (!(weight < 0)) out_[e / 2][2 * i + e % 2] += weight * value;
+            for (int chunk = 0; chunk < kDim / kChunk; ++chunk) {
+                const auto word = *reinterpret_cast<const uint32_t*>(
+                    tile + chunk_at<kDim>(j, chunk) + lane() % 4 * 2);
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    const uint32_t half = word >> (e % 2 * 16);
+                    if (is_infinite(half) && !(weight[e / 2] < 0)) {
+                        out_[chunk][e] += weight[e / 2] * to_float(T{static_cast<uint16_t>(half)});
+                    }
                 }
             }
         }
+        sync_warp();
+        clear_nonfinite<kStepKeys, kDim, kWarp>(tile, TileSource{nullptr, 1, kDim, true});
+        sync_warp();
     }
 
     __device__ __forceinline__ Scratch& scratch() const {
