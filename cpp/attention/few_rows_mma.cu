@@ -153,9 +153,9 @@ private:
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             before[i] = state_[i].maximum;
-            float largest = larger(larger(scores[0][2 * i], scores[0][2 * i + 1]),
-                                   larger(scores[1][2 * i], scores[1][2 * i + 1]));
-            largest = larger(-kInfinity<float>, largest);
+            float largest = -kInfinity<float>;
+#pragma unroll
+            for (int e = 0; e < 4; ++e) largest = larger(largest, scores[e / 2][2 * i + e % 2]);
 #pragma unroll
             for (int distance = 1; distance < 4; distance *= 2)
                 largest = larger(largest, shuffle_xor(largest, distance));
