@@ -108,6 +108,9 @@ set(cuda_sources
   cpp/mitchell/tile_general.cu
   cpp/mitchell/tile_sums.cu
   cpp/projection/block.cu
+  cpp/projection/codes.cu
+  cpp/projection/hamming.cu
+  cpp/projection/hamming_topk.cu
   cpp/projection/rotate.cu
   cpp/projection/rotation.cu
   cpp/projection/rotation_long.cu

@@ -146,6 +146,13 @@ public:
                 const Tensor& out) const {
         cuda::projection::rotate(context_, x, seed, rounds, inverse, out);
     }
+    void hamming_distance(const ConstTensor& a, const ConstTensor& b, const Tensor& out) const {
+        cuda::projection::hamming_distance(context_, a, b, out);
+    }
+    void hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t k,
+                      const Tensor& distances, const Tensor& indices) const {
+        cuda::projection::hamming_topk(context_, queries, codes, k, distances, indices);
+    }
 
 private:
     static constexpr mitchell::Sums kSums{

@@ -28,4 +28,10 @@ void hadamard(const Context& context, const ConstTensor& x, int64_t axis, const 
 void rotate(const Context& context, const ConstTensor& x, uint64_t seed, int64_t rounds,
             bool inverse, const Tensor& out);
 
+void hamming_distance(const Context& context, const ConstTensor& a, const ConstTensor& b,
+                      const Tensor& out);
+// The k codes of the smallest (distance, index), in that order. Both results are contiguous.
+void hamming_topk(const Context& context, const ConstTensor& queries, const ConstTensor& codes,
+                  int64_t k, const Tensor& distances, const Tensor& indices);
+
 }  // namespace slipstick::cuda::projection

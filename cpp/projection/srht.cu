@@ -22,9 +22,11 @@ using slipstick::projection::kSrhtStages;
 
 constexpr int kThreads = 256;
 constexpr int kEach = kSrhtBlock / kThreads;  // components, or features, of a thread
+// Blocks that are to fit a multiprocessor at once, so that one computes while another loads.
+template <class Acc>
+constexpr int kResident = sizeof(Acc) == 4 ? 3 : 2;
 constexpr int kWords = kSrhtBlock / 32;
 constexpr int64_t kMostBlocks = int64_t{1} << 30;
-constexpr StageScales kUnscaled{{}, false};
 
 struct Sketch {
     uint64_t seed;
@@ -85,7 +87,7 @@ __device__ __forceinline__ T scaled(Acc sum, double scale) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<AccOf<T>>)
     sample_vectors(const Vectors vectors, const Sketch sketch, int64_t groups) {
     using Acc = AccOf<T>;
     __shared__ VectorPlaces places;
@@ -99,10 +101,6 @@ __global__ void __launch_bounds__(kThreads)
         const uint16_t* const rows = sketch.rows + int64_t{group} * kSrhtBlock;
         locate(vectors, at / groups, 1, places);
         Acc sum[kEach] = {};
-        int row[kEach];
-#pragma unroll
-        for (int i = 0; i < kEach; ++i)
-            row[i] = thread + i * kThreads < components ? rows[thread + i * kThreads] : 0;
         for (int64_t feature = 0; feature < sketch.features;) {
             const Part part = part_at(sketch, feature);
             draw_signs(sketch, group, part.block, signs);
@@ -120,12 +118,13 @@ __global__ void __launch_bounds__(kThreads)
             for (int i = thread; i < length - part.count; i += kThreads)
                 numbers[padded(i < part.first ? i : i + part.count)] = 0;
             __syncthreads();
-            transform(numbers, {1, 0, 0, 1, stages}, kUnscaled);
+            transform(numbers, {1, 0, 0, 1, stages}, StageScales{});
 #pragma unroll
             for (int i = 0; i < kEach; ++i) {
                 const int component = thread + i * kThreads;
                 if (component >= components) continue;
-                sum[i] += turned(numbers[padded(row[i] & (length - 1))], signs.output, component);
+                sum[i] += turned(numbers[padded(rows[component] & (length - 1))], signs.output,
+                                 component);
             }
             __syncthreads();
             feature = part.begin + part.count;
@@ -146,7 +145,7 @@ __global__ void __launch_bounds__(kThreads)
 // the whole transform: a shorter one would add in another order, and the bits of a feature would
 // depend on those beside it.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<AccOf<T>>)
     spread_vectors(const Vectors vectors, const Sketch sketch, int64_t blocks) {
     using Acc = AccOf<T>;
     __shared__ VectorPlaces places;
@@ -171,7 +170,7 @@ __global__ void __launch_bounds__(kThreads)
                 numbers[padded(rows[number])] = turned(value, signs.output, number);
             });
             __syncthreads();
-            transform(numbers, {1, 0, 0, 1, kSrhtStages}, kUnscaled);
+            transform(numbers, {1, 0, 0, 1, kSrhtStages}, StageScales{});
 #pragma unroll
             for (int i = 0; i < kEach; ++i) {
                 const int place = thread + i * kThreads;
