@@ -50,10 +50,13 @@ struct Search {
     uint64_t* keys[2];  // k each: distance << kIndexBits | index
 };
 
-// Distances of the codes `code` + 0 (of this thread) from kQueries queries. All threads of a block
+// A word of four queries.
+using QueryWords = Pack<uint32_t, 4>;
+
+// Distances of the code of this thread from kQueries queries. All threads of a block
 // call it together; a thread without a code gives one that exists.
 __device__ __forceinline__ void measure(const Search& search, int64_t first_query, int64_t code,
-                                        uint4 (&shared)[kWordsTogether][kQueries / 4],
+                                        QueryWords (&shared)[kWordsTogether][kQueries / 4],
                                         uint32_t (&distance)[kQueries]) {
 #pragma unroll
     for (int q = 0; q < kQueries; ++q) distance[q] = 0;
@@ -73,11 +76,11 @@ __device__ __forceinline__ void measure(const Search& search, int64_t first_quer
             const uint32_t word = words[first + w];
 #pragma unroll
             for (int q = 0; q < kQueries; q += 4) {
-                const uint4 four = shared[w][q / 4];
-                distance[q] += population(word ^ four.x);
-                distance[q + 1] += population(word ^ four.y);
-                distance[q + 2] += population(word ^ four.z);
-                distance[q + 3] += population(word ^ four.w);
+                const QueryWords four = shared[w][q / 4];
+                distance[q] += population(word ^ four.element[0]);
+                distance[q + 1] += population(word ^ four.element[1]);
+                distance[q + 2] += population(word ^ four.element[2]);
+                distance[q + 3] += population(word ^ four.element[3]);
             }
         }
     }
@@ -85,7 +88,7 @@ __device__ __forceinline__ void measure(const Search& search, int64_t first_quer
 
 // Digit `level` of all distances whose upper digits are those of the query's k-th.
 __global__ void __launch_bounds__(kThreads) count_digits(const Search search, int level) {
-    __shared__ uint4 words[kWordsTogether][kQueries / 4];
+    __shared__ QueryWords words[kWordsTogether][kQueries / 4];
     __shared__ unsigned least[kQueries];
     auto* const bins = dynamic_shared<unsigned>();  // kQueries x kBins
     const auto thread = static_cast<int>(threadIdx.x);
