@@ -90,4 +90,5 @@ set(cuda_sources
   cpp/mitchell/tile_general.cu
   cpp/mitchell/tile_sums.cu
   cpp/projection/block.cu
+  cpp/projection/products.cu
   cpp/projection/srht_rows.cu)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from projection_cases import DTYPES, EVERY_LAW
+from mitchell_cases import assert_same_bits
+from projection_cases import DTYPES, EVERY_LAW, LAWS
 from slipstick import projection
 
 # Starts that are no group's, and columns past 2**32.
@@ -18,6 +19,14 @@ PARTS = [
     (slice(126, 260), slice(2**32 - 3, 2**32 + 5)),
     (slice(4090, 4100), slice(4094, 4099)),
     (slice(2, 2), slice(5)),
+]
+# Rows, features, components, first feature: around tiles (256, 128 or 32 rows; 64 or 16 columns),
+# steps of 8 or 16, groups of 4 and chains of 256.
+SHAPES = [
+    (1, 1, 1, 0),
+    (3, 300, 65, 5),
+    (40, 19, 17, 2**33 + 254),
+    (33, 513, 7, 252),
 ]
 
 
@@ -40,3 +49,22 @@ def test_parts_of_the_matrix(device, law, dtype):
             same = block(law, seed, rows, cols, **options, out=out.T)
             np.testing.assert_array_equal(device.numpy(same), expected)
             np.testing.assert_array_equal(device.numpy(out.T), expected)
+
+
+def check(device, function, x, *args, view=lambda x: x, **options):
+    """Compare the function on views of an array of the device with the same on the CPU."""
+    expected = function(view(x), *args, **options)
+    result = function(view(device.array(x)), *args, **options)
+    assert_same_bits(device.numpy(result), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law["kind"])
+def test_products_have_the_bits_of_the_cpu(device, law, dtype):
+    rng = np.random.default_rng(3)
+    for rows, features, n_components, first in SHAPES:
+        x = rng.standard_normal((rows, features)).astype(dtype)
+        check(device, projection.project, x, n_components, seed=7, first_feature=first, **law)
+        y = rng.standard_normal((rows, n_components)).astype(dtype)
+        options = {"seed": 2**40 + 1, "first_feature": first, **law}
+        check(device, projection.back_project, y, features, **options)

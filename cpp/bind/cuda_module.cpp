@@ -61,5 +61,6 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     slipstick::bind::register_exceptions();
     bind_devices(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_products<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_block<slipstick::bind::CudaBackend>(module);
 }

@@ -13,6 +13,13 @@ namespace slipstick::cuda::projection {
 using slipstick::projection::Kind;
 using slipstick::projection::Law;
 
+// Dense x, and the adjoint, of the kinds "rademacher", "gaussian" and "sparse"; throws
+// std::invalid_argument for another.
+void project(const Context& context, const ConstTensor& x, const Law& law, uint64_t first_feature,
+             const Tensor& out);
+void back_project(const Context& context, const ConstTensor& y, const Law& law,
+                  uint64_t first_feature, const Tensor& out);
+
 // out[i][j] = A[first_row + i][first_column + j], float64 or float32.
 void block(const Context& context, const Law& law, uint64_t first_row, uint64_t first_column,
            const Tensor& out);
