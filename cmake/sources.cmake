@@ -91,4 +91,5 @@ set(cuda_sources
   cpp/mitchell/tile_sums.cu
   cpp/projection/block.cu
   cpp/projection/products.cu
-  cpp/projection/srht_rows.cu)
+  cpp/projection/srht_rows.cu
+  cpp/projection/tensor_cores.cu)

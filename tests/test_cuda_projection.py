@@ -5,6 +5,7 @@ On emulated devices (`cuda_emulation`), and on the machine's own where it has so
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -28,6 +29,8 @@ SHAPES = [
     (40, 19, 17, 2**33 + 254),
     (33, 513, 7, 252),
 ]
+# Rows, with few of which the exact way is taken: more than half of what fills an emulated device.
+FILLING = 300
 
 
 def block(law, seed, rows, cols, **more):
@@ -68,3 +71,26 @@ def test_products_have_the_bits_of_the_cpu(device, law, dtype):
         y = rng.standard_normal((rows, n_components)).astype(dtype)
         options = {"seed": 2**40 + 1, "first_feature": first, **law}
         check(device, projection.back_project, y, features, **options)
+
+
+# Rows that fill the emulated devices, whose tiles are 128 rows, with more chains than one.
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if d != np.float64], ids=str)
+@pytest.mark.parametrize(("n_components", "features", "first"), [(40, 263, 3), (200, 530, 0)])
+def test_fast_mode_is_as_accurate_as_a_product(device, dtype, n_components, features, first):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((FILLING, features)).astype(dtype)
+    x[::7] *= np.exp2(rng.integers(-8, 8, x[::7].shape)).astype(dtype)
+    options = {"seed": 11, "first_feature": first}
+    entries = projection.block(
+        "rademacher", 11, slice(n_components), slice(first, first + features)
+    )
+    factor = 1 / np.sqrt(n_components)
+    true = x.astype(np.float64) @ entries.T * factor
+    product = x.astype(np.float32) @ entries.astype(np.float32).T * np.float32(factor)
+    fast = device.numpy(
+        projection.project(device.array(x), n_components, mode="fast", **options)
+    )
+    norm = np.linalg.norm(x.astype(np.float64), axis=1)[:, np.newaxis] * factor
+    rounding = 0 if dtype == np.float32 else float(ml_dtypes.finfo(dtype).eps) * np.abs(true) / 2
+    error = (np.maximum(np.abs(fast.astype(np.float64) - true) - rounding, 0) / norm).max()
+    assert error <= 2 * (np.abs(product - true) / norm).max()

@@ -103,9 +103,9 @@ public:
                                         grad_b);
     }
 
-    void project(const ConstTensor& x, const projection::Law& law, uint64_t first_feature, bool,
-                 const Tensor& out) const {
-        cuda::projection::project(context_, x, law, first_feature, out);
+    void project(const ConstTensor& x, const projection::Law& law, uint64_t first_feature,
+                 bool fast, const Tensor& out) const {
+        cuda::projection::project(context_, x, law, first_feature, fast, out);
     }
     void back_project(const ConstTensor& y, const projection::Law& law, uint64_t first_feature,
                       const Tensor& out) const {

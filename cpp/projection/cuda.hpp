@@ -14,9 +14,10 @@ using slipstick::projection::Kind;
 using slipstick::projection::Law;
 
 // Dense x, and the adjoint, of the kinds "rademacher", "gaussian" and "sparse"; throws
-// std::invalid_argument for another.
+// std::invalid_argument for another. `fast` allows other bits: signs times 16 or 32 bits then run
+// on tensor cores, with the error of float32 sums.
 void project(const Context& context, const ConstTensor& x, const Law& law, uint64_t first_feature,
-             const Tensor& out);
+             bool fast, const Tensor& out);
 void back_project(const Context& context, const ConstTensor& y, const Law& law,
                   uint64_t first_feature, const Tensor& out);
 

@@ -3,6 +3,7 @@
 
 #include "core/error.hpp"
 #include "projection/product.cuh"
+#include "projection/tensor_cores.cuh"
 
 namespace slipstick::cuda::projection {
 namespace {
@@ -80,14 +81,16 @@ bool in_pieces(const ConstTensor& x, const Rows& rows, uint64_t first_depth) {
     return aligned;
 }
 
+void check_kind(const char* function, Kind kind) {
+    if (static_cast<int>(kind) >= slipstick::projection::kProductKinds) {
+        refuse_value(function, "`kind` must be 'rademacher', 'gaussian' or 'sparse' on CUDA, got '",
+                     name(kind), "'");
+    }
+}
+
+// The context's device is current.
 void multiply(const Context& context, const char* function, const ConstTensor& x, const Law& law,
               bool adjoint, uint64_t first_depth, uint64_t first_column, const Tensor& out) {
-    if (static_cast<int>(law.kind) >= slipstick::projection::kProductKinds) {
-        refuse_value(function, "`kind` must be 'rademacher', 'gaussian' or 'sparse' on CUDA, got '",
-                     name(law.kind), "'");
-    }
-    if (out.size() == 0) return;
-    const DeviceGuard guard(context, function);
     ProductProblem problem{};
     problem.law = law;
     problem.adjoint = adjoint;
@@ -115,13 +118,23 @@ void multiply(const Context& context, const char* function, const ConstTensor& x
 }  // namespace
 
 void project(const Context& context, const ConstTensor& x, const Law& law, uint64_t first_feature,
-             const Tensor& out) {
-    multiply(context, "project", x, law, false, first_feature, 0, out);
+             bool fast, const Tensor& out) {
+    const char* const function = "project";
+    check_kind(function, law.kind);
+    if (out.size() == 0) return;
+    const DeviceGuard guard(context, function);
+    if (fast && law.kind == Kind::kRademacher && tensor_cores_serve(context, x, out))
+        return project_on_tensor_cores(context, x, law, first_feature, out);
+    multiply(context, function, x, law, false, first_feature, 0, out);
 }
 
 void back_project(const Context& context, const ConstTensor& y, const Law& law,
                   uint64_t first_feature, const Tensor& out) {
-    multiply(context, "back_project", y, law, true, 0, first_feature, out);
+    const char* const function = "back_project";
+    check_kind(function, law.kind);
+    if (out.size() == 0) return;
+    const DeviceGuard guard(context, function);
+    multiply(context, function, y, law, true, 0, first_feature, out);
 }
 
 }  // namespace slipstick::cuda::projection
