@@ -114,14 +114,16 @@ template <class T>
 __device__ __forceinline__ void load_x(const ProductProblem& p, const Walk& walk, int64_t offset,
                                        bool row_exists, int64_t at, typename T::Sum* x) {
     using Sum = typename T::Sum;
-    constexpr int pieces = 16 / static_cast<int>(sizeof(Sum));
+    constexpr int piece = 16 / static_cast<int>(sizeof(Sum));
+    constexpr int copied = T::kElements < piece ? piece : T::kElements;
     const int first = static_cast<int>(threadIdx.x % T::kThreadsOfRow) * T::kElements;
     const int64_t from = at - walk.origin + first;  // the column of x
     Sum* const target = x + threadIdx.x / T::kThreadsOfRow * T::kPitch + first;
-    if (p.in_pieces && from + T::kElements <= p.depth) {
+    if (p.in_pieces && from - first % copied + copied <= p.depth) {
         const auto* const source = static_cast<const Sum*>(p.x) + offset + from;
+        if (first % copied != 0) return;  // a neighbour's piece
 #pragma unroll
-        for (int e = 0; e < T::kElements; e += pieces)
+        for (int e = 0; e < copied; e += piece)
             copy_async(target + e, row_exists ? source + e : p.x, row_exists);
         return;
     }
