@@ -5,12 +5,14 @@ On emulated devices (`cuda_emulation`), and on the machine's own where it has so
 
 from __future__ import annotations
 
+import hashlib
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 from mitchell_cases import assert_same_bits
-from projection_cases import DTYPES, EVERY_LAW, LAWS
+from projection_cases import DTYPES, EVERY_LAW, LAWS, MILLION_ENTRIES, MILLION_HASHED_ENTRIES
 from slipstick import projection
 
 # Starts that are no group's, and columns past 2**32.
@@ -35,6 +37,22 @@ FILLING = 400
 
 def block(law, seed, rows, cols, **more):
     return projection.block(seed=seed, rows=rows, cols=cols, **law, **more)
+
+
+@pytest.mark.parametrize(
+    ("law", "answer"),
+    MILLION_ENTRIES + [({"kind": kind}, answer) for kind, answer in MILLION_HASHED_ENTRIES],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else "",
+)
+def test_a_million_entries_are_the_published_ones(device, law, answer):
+    """Unscaled, but for the hashed kinds, whose scale is 1 / sqrt(s)."""
+    hashed = law["kind"] in ("sjlt", "countsketch")
+    out = device.array(np.zeros((1024, 1024), np.float32))
+    more = {"n_components": 1024} if hashed else {}
+    entries = device.numpy(block(law, 7, slice(1024), slice(1024), out=out, **more))
+    if hashed:
+        entries = np.sign(entries)
+    assert hashlib.sha256(entries.astype("<f4").tobytes()).hexdigest() == answer
 
 
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)

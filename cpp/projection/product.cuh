@@ -140,14 +140,12 @@ __device__ __forceinline__ void load_x(const ProductProblem& p, const Walk& walk
         }
         return;
     }
-    Sum held[T::kElements];
-#pragma unroll
+    // Two elements on their way at a time: more addresses would push sums out of registers.
+#pragma unroll 2
     for (int e = 0; e < T::kElements; ++e) {
         const bool exists = row_exists && from + e >= 0 && from + e < p.depth;
-        held[e] = exists ? load_number<Sum>(p.x, p.dtype, place + e * p.x_stride) : Sum{0};
+        target[e] = exists ? load_number<Sum>(p.x, p.dtype, place + e * p.x_stride) : Sum{0};
     }
-#pragma unroll
-    for (int e = 0; e < T::kElements; ++e) target[e] = held[e];
 }
 
 // --- The matrix ---
