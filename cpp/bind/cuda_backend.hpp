@@ -135,6 +135,14 @@ public:
         cuda::attention::attention_varlen(context_, inputs, bounds, packing, options, out, stats);
     }
 
+    void project(const ConstTensor& x, const projection::Law& law, uint64_t first_feature,
+                 bool fast, const Tensor& out) const {
+        cuda::projection::project(context_, x, law, first_feature, fast, out);
+    }
+    void back_project(const ConstTensor& y, const projection::Law& law, uint64_t first_feature,
+                      const Tensor& out) const {
+        cuda::projection::back_project(context_, y, law, first_feature, out);
+    }
     void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
                const Tensor& out) const {
         cuda::projection::block(context_, law, first_row, first_column, out);

@@ -9,7 +9,6 @@
 #include <algorithm>
 
 #include "core/launch.cuh"
-#include "projection/cuda.hpp"
 #include "projection/entry.hpp"
 #include "projection/srht.cuh"
 #include "projection/transform.cuh"
@@ -19,6 +18,7 @@ namespace {
 
 using slipstick::projection::kSrhtBlock;
 using slipstick::projection::kSrhtStages;
+using slipstick::projection::Law;
 
 constexpr int kThreads = 256;
 // Blocks that are to fit a multiprocessor at once, so that one computes while another loads.

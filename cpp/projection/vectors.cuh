@@ -6,6 +6,7 @@
 
 #include "core/cuda.cuh"
 #include "core/tensor.hpp"
+#include "projection/rows.cuh"
 
 namespace slipstick::cuda::projection {
 
@@ -86,34 +87,11 @@ __device__ __forceinline__ T narrow(Acc value) {
     }
 }
 
-__device__ __forceinline__ double integer_at(const void* data, Dtype dtype, int64_t index) {
-    switch (dtype) {
-        case Dtype::kInt8:
-            return static_cast<const int8_t*>(data)[index];
-        case Dtype::kInt16:
-            return static_cast<const int16_t*>(data)[index];
-        case Dtype::kInt32:
-            return static_cast<const int32_t*>(data)[index];
-        case Dtype::kInt64:
-            return static_cast<double>(static_cast<const int64_t*>(data)[index]);
-        case Dtype::kUInt8:
-            return static_cast<const uint8_t*>(data)[index];
-        case Dtype::kUInt16:
-            return static_cast<const uint16_t*>(data)[index];
-        case Dtype::kUInt32:
-            return static_cast<const uint32_t*>(data)[index];
-        case Dtype::kUInt64:
-            return static_cast<double>(static_cast<const uint64_t*>(data)[index]);
-        default:
-            return static_cast<const Bool*>(data)[index] ? 1.0 : 0.0;
-    }
-}
-
 // A number of x as what it is computed in.
 template <class T>
 __device__ __forceinline__ AccOf<T> read(const Vectors& vectors, int64_t index) {
     if constexpr (std::is_same_v<T, AnyInteger>) {
-        return integer_at(vectors.x, vectors.x_dtype, index);
+        return load_number<double>(vectors.x, vectors.x_dtype, index);
     } else {
         return widen<AccOf<T>>(static_cast<const T*>(vectors.x)[index]);
     }
