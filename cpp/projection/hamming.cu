@@ -13,7 +13,9 @@ constexpr int kThreads = 256;
 constexpr int64_t kMostBlocks = int64_t{1} << 30;
 
 struct Pairs {
-    Nest nest;  // of the result and of both operands' rows, in bytes
+    int rank;
+    int64_t shape[kMaxRank];
+    int64_t stride[kMaxRank][3];  // of the result and of both operands' rows, in bytes
     int64_t count;
     const uint8_t* a;
     const uint8_t* b;
@@ -28,11 +30,10 @@ __global__ void __launch_bounds__(kThreads) pair_distances(const Pairs pairs) {
          at += int64_t{gridDim.x} * kThreads) {
         int64_t offset[3] = {0, 0, 0};
         int64_t rest = at;
-        for (int axis = pairs.nest.rank; axis-- > 0;) {
-            const auto& own = pairs.nest.axes[static_cast<size_t>(axis)];
-            const int64_t index = rest % own.size;
-            rest /= own.size;
-            for (size_t i = 0; i < 3; ++i) offset[i] += index * own.stride[i];
+        for (int axis = pairs.rank; axis-- > 0;) {
+            const int64_t index = rest % pairs.shape[axis];
+            rest /= pairs.shape[axis];
+            for (int i = 0; i < 3; ++i) offset[i] += index * pairs.stride[axis][i];
         }
         const uint8_t* const a = pairs.a + offset[1];
         const uint8_t* const b = pairs.b + offset[2];
@@ -56,14 +57,21 @@ void hamming_distance(const Context& context, const ConstTensor& a, const ConstT
     };
     const ConstTensor a_rows = rows_of(a);
     const ConstTensor b_rows = rows_of(b);
-    const Pairs pairs{make_nest(out, {&a_rows, &b_rows}),
-                      out.size(),
-                      a.as<uint8_t>(),
-                      b.as<uint8_t>(),
-                      a.strides[a.rank - 1],
-                      b.strides[b.rank - 1],
-                      a.shape[a.rank - 1],
-                      static_cast<char*>(out.mutable_data())};
+    const Nest nest = make_nest(out, {&a_rows, &b_rows});
+    Pairs pairs{};
+    pairs.rank = nest.rank;
+    for (int axis = 0; axis < nest.rank; ++axis) {
+        const Nest::Axis& own = nest.axes[static_cast<size_t>(axis)];
+        pairs.shape[axis] = own.size;
+        std::copy(own.stride.begin(), own.stride.end(), pairs.stride[axis]);
+    }
+    pairs.count = out.size();
+    pairs.a = a.as<uint8_t>();
+    pairs.b = b.as<uint8_t>();
+    pairs.a_step = a.strides[a.rank - 1];
+    pairs.b_step = b.strides[b.rank - 1];
+    pairs.bytes = a.shape[a.rank - 1];
+    pairs.out = static_cast<char*>(out.mutable_data());
     launch(context, "hamming_distance", pair_distances,
            static_cast<unsigned>(std::min(ceil_div(pairs.count, kThreads), kMostBlocks)), kThreads,
            0, pairs);

@@ -3,6 +3,7 @@
 
 #include "core/error.hpp"
 #include "projection/product.cuh"
+#include "projection/srht.cuh"
 #include "projection/tensor_cores.cuh"
 
 namespace slipstick::cuda::projection {

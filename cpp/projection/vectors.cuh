@@ -98,7 +98,7 @@ __device__ __forceinline__ AccOf<T> read(const Vectors& vectors, int64_t index) 
 }
 
 // Calls put(vector, number, value) for the numbers [begin, begin + length) of `count` vectors,
-// where vector v begins at element starts[v]. `length` is a multiple of 16 bytes where x is packed.
+// where vector v begins at element starts[v].
 template <class T, class Put>
 __device__ __forceinline__ void load(const Vectors& vectors, const int64_t* starts, int count,
                                      int64_t begin, int length, Put put) {
@@ -106,7 +106,7 @@ __device__ __forceinline__ void load(const Vectors& vectors, const int64_t* star
     const auto threads = static_cast<int>(blockDim.x);
     if constexpr (!std::is_same_v<T, AnyInteger>) {
         constexpr int kPack = 16 / static_cast<int>(sizeof(T));
-        if (vectors.x_packed && length % kPack == 0) {
+        if (vectors.x_packed && length % kPack == 0 && begin % kPack == 0) {
             // Four loads under way before the first is used: 64 bytes a thread.
             constexpr int kTogether = 4;
             const int packs = length / kPack;
@@ -152,7 +152,7 @@ __device__ __forceinline__ void store(const Vectors& vectors, const int64_t* sta
     const auto thread = static_cast<int>(threadIdx.x);
     const auto threads = static_cast<int>(blockDim.x);
     auto* const data = static_cast<T*>(vectors.out);
-    if (vectors.out_packed && length % kPack == 0) {
+    if (vectors.out_packed && length % kPack == 0 && begin % kPack == 0) {
         const int packs = length / kPack;
         for (int at = thread; at < count * packs; at += threads) {
             const int vector = count == 1 ? 0 : at / packs;
