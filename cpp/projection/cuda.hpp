@@ -13,8 +13,7 @@ namespace slipstick::cuda::projection {
 using slipstick::projection::Kind;
 using slipstick::projection::Law;
 
-// Dense x, and the adjoint, of the kinds "rademacher", "gaussian", "sparse" and "srht"; throws
-// std::invalid_argument for another. `fast` allows other bits: signs times 16 or 32 bits then run
+// Dense x, and the adjoint. `fast` allows other bits: signs times 16 or 32 bits then run
 // on tensor cores, with the error of float32 sums.
 void project(const Context& context, const ConstTensor& x, const Law& law, uint64_t first_feature,
              bool fast, const Tensor& out);

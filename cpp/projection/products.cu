@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "core/error.hpp"
+#include "projection/hashed.cuh"
 #include "projection/product.cuh"
 #include "projection/srht.cuh"
 #include "projection/tensor_cores.cuh"
@@ -82,14 +83,6 @@ bool in_pieces(const ConstTensor& x, const Rows& rows, uint64_t first_depth) {
     return aligned;
 }
 
-void check_kind(const char* function, Kind kind) {
-    if (static_cast<int>(kind) >= slipstick::projection::kProductKinds) {
-        refuse_value(function,
-                     "`kind` must be 'rademacher', 'gaussian', 'sparse' or 'srht' on CUDA, got '",
-                     name(kind), "'");
-    }
-}
-
 // The context's device is current.
 void multiply(const Context& context, const char* function, const ConstTensor& x, const Law& law,
               bool adjoint, uint64_t first_depth, uint64_t first_column, const Tensor& out) {
@@ -122,10 +115,10 @@ void multiply(const Context& context, const char* function, const ConstTensor& x
 void project(const Context& context, const ConstTensor& x, const Law& law, uint64_t first_feature,
              bool fast, const Tensor& out) {
     const char* const function = "project";
-    if (law.kind != Kind::kSrht) check_kind(function, law.kind);
     if (out.size() == 0) return;
     const DeviceGuard guard(context, function);
     if (law.kind == Kind::kSrht) return project_srht(context, x, law, first_feature, out);
+    if (is_hashed(law.kind)) return project_hashed(context, x, law, first_feature, out);
     if (fast && law.kind == Kind::kRademacher && tensor_cores_serve(context, x, out))
         return project_on_tensor_cores(context, x, law, first_feature, out);
     multiply(context, function, x, law, false, first_feature, 0, out);
@@ -134,10 +127,10 @@ void project(const Context& context, const ConstTensor& x, const Law& law, uint6
 void back_project(const Context& context, const ConstTensor& y, const Law& law,
                   uint64_t first_feature, const Tensor& out) {
     const char* const function = "back_project";
-    if (law.kind != Kind::kSrht) check_kind(function, law.kind);
     if (out.size() == 0) return;
     const DeviceGuard guard(context, function);
     if (law.kind == Kind::kSrht) return back_project_srht(context, y, law, first_feature, out);
+    if (is_hashed(law.kind)) return back_project_hashed(context, y, law, first_feature, out);
     multiply(context, function, y, law, true, 0, first_feature, out);
 }
 
