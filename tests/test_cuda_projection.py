@@ -23,13 +23,14 @@ PARTS = [
     (slice(4090, 4100), slice(4094, 4099)),
     (slice(2, 2), slice(5)),
 ]
-# Rows, features, components, first feature: around tiles (256, 128 or 32 rows; 64 or 16 columns),
+# Rows, features, components, first feature: around tiles (256, 128 or 32 rows; 64, 32 or 16 columns),
 # steps of 8 or 16, groups of 4 and chains of 256.
 SHAPES = [
     (1, 1, 1, 0),
     (3, 300, 65, 5),
-    (40, 19, 17, 2**33 + 254),
-    (33, 513, 7, 252),
+    (66, 19, 33, 2**33 + 254),
+    (67, 513, 7, 252),
+    (257, 264, 20, 4),
 ]
 # Rows, with few of which the exact way is taken: more than half of what fills an emulated device.
 FILLING = 400

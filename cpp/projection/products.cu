@@ -9,9 +9,13 @@ namespace slipstick::cuda::projection {
 namespace {
 
 using Wide = Tile<float, 8, 8>;      // 256 x 64
+using Medium = Tile<float, 8, 4>;    // 256 x 32, for 32 columns or less
 using Narrow = Tile<float, 8, 2>;    // 256 x 16, for 16 columns or less
-using Few = Tile<float, 1, 8>;       // 32 x 64, for 32 rows or less
+using Few = Tile<float, 1, 8>;       // 32 x 64, for few rows
 using Doubles = Tile<double, 4, 8>;  // 128 x 64
+
+// So many rows are two tiles of Few, or a quarter of another.
+constexpr int64_t kFewRows = 64;
 
 // --- Few tiles: the chains go to different blocks, and are added in order afterwards ---
 
@@ -106,10 +110,12 @@ void multiply(const Context& context, const char* function, const ConstTensor& x
     problem.out = ScaledTarget(out, law.scale);
     if (out.dtype == Dtype::kFloat64) {
         run<Doubles>(context, function, problem);
-    } else if (problem.x_rows.count <= Few::kRows) {
+    } else if (problem.x_rows.count <= kFewRows) {
         run<Few>(context, function, problem);
     } else if (problem.columns <= Narrow::kColumns) {
         run<Narrow>(context, function, problem);
+    } else if (problem.columns <= Medium::kColumns) {
+        run<Medium>(context, function, problem);
     } else {
         run<Wide>(context, function, problem);
     }

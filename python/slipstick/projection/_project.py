@@ -105,6 +105,8 @@ def project(
     """
     n_components = components("project", kind, n_components)
     first_feature = integer("project", "first_feature", first_feature, 0, 64)
+    if not isinstance(mode, str):
+        raise TypeError(f"project: `mode` must be a str, got {type(mode).__name__}")
     if mode not in ("exact", "fast"):
         raise ValueError(f"project: `mode` must be 'exact' or 'fast', got {given(mode)}")
     framework = framework_of("project", x, out)
