@@ -23,14 +23,14 @@ PARTS = [
     (slice(4090, 4100), slice(4094, 4099)),
     (slice(2, 2), slice(5)),
 ]
-# Rows, features, components, first feature: around tiles (256, 128 or 32 rows; 64, 32 or 16 columns),
-# steps of 8 or 16, groups of 4 and chains of 256.
+# Rows, features, components, first feature: around tiles (256, 128 or 32 rows; 64, 32 or 16
+# columns), steps of 8 or 16, groups of 4 and chains of 256.
 SHAPES = [
     (1, 1, 1, 0),
     (3, 300, 65, 5),
     (66, 19, 33, 2**33 + 254),
     (67, 513, 7, 252),
-    (257, 264, 20, 4),
+    (257, 12, 20, 4),
 ]
 # Rows, with few of which the exact way is taken: more than half of what fills an emulated device.
 FILLING = 400
@@ -183,6 +183,15 @@ def test_integers(device, dtype):
     x = np.random.default_rng(9).integers(0, 100, (3, 9)).astype(dtype)
     check(device, projection.project, x, 5)
     check(device, projection.back_project, x, 5, kind="gaussian")
+
+
+@pytest.mark.parametrize("law", LAWS[:2], ids=lambda law: law["kind"])
+@pytest.mark.parametrize(("rows", "n_components"), [(800, 20), (257, 200)])
+def test_tiles_that_fill_a_device_add_their_chains_themselves(device, law, rows, n_components):
+    rng = np.random.default_rng(15)
+    x = rng.standard_normal((rows, 300)).astype(np.float32)
+    check(device, projection.project, x, n_components, first_feature=4, **law)
+    check(device, projection.project, x[: rows // 2].astype(np.float64), n_components, **law)
 
 
 def test_numbers_that_propagate_and_that_vanish(device):
