@@ -62,6 +62,19 @@ target_compile_options(slipstick_cuda_flags INTERFACE
   $<$<BOOL:${SLIPSTICK_WERROR}>:-Xcompiler=-Werror>
   $<$<BOOL:${SLIPSTICK_WERROR}>:-Werror=all-warnings>)
 
+# The instructions of sm_90a are no part of sm_90's, and no later device has them. Which devices
+# "native" and "all" are, CMake has found out when it enabled the language.
+set(devices ${CMAKE_CUDA_ARCHITECTURES})
+list(TRANSFORM devices REPLACE "^native$" "${CMAKE_CUDA_ARCHITECTURES_NATIVE}")
+list(TRANSFORM devices REPLACE "^all(-major)?$" "90")
+if(devices MATCHES "(^|;)90a?(-real|-virtual)?(;|$)")
+  add_library(slipstick_cuda_hopper OBJECT ${hopper_sources})
+  set_target_properties(slipstick_cuda_hopper PROPERTIES CUDA_ARCHITECTURES 90a-real)
+  target_link_libraries(slipstick_cuda_hopper PRIVATE slipstick_cuda_flags)
+  set(hopper_objects $<TARGET_OBJECTS:slipstick_cuda_hopper>)
+else()
+  list(APPEND cuda_sources ${no_hopper_sources})
+endif()
 add_library(slipstick_cuda OBJECT ${cuda_sources})
 target_link_libraries(slipstick_cuda PRIVATE slipstick_cuda_flags)
 if(NOT SLIPSTICK_PYTHON)
@@ -72,7 +85,8 @@ pybind11_add_module(_cuda MODULE NO_EXTRAS
   cpp/bind/cuda_module.cpp
   cpp/bind/array.cpp
   $<TARGET_OBJECTS:slipstick_common>
-  $<TARGET_OBJECTS:slipstick_cuda>)
+  $<TARGET_OBJECTS:slipstick_cuda>
+  ${hopper_objects})
 # No device code is linked, so the C++ compiler links as for _cpu.
 set_target_properties(_cuda PROPERTIES LINKER_LANGUAGE CXX)
 target_link_libraries(_cuda PRIVATE slipstick_flags CUDA::cudart_static)

@@ -6,6 +6,8 @@ include(GNUInstallDirs)
 # The API: what a caller includes, and what that includes. Kernels and their tables are not in it.
 set(public_headers
   attention/attention.hpp
+  attention/results.hpp
+  attention/rules.hpp
   core/array_view.hpp
   core/checks.hpp
   core/dtype.hpp

@@ -2,6 +2,8 @@
 
 # Checks and shapes, which are the same on every device.
 set(common_sources
+  cpp/attention/packed.cpp
+  cpp/attention/results.cpp
   cpp/core/checks.cpp
   cpp/core/nest.cpp
   cpp/core/tensor.cpp
@@ -10,11 +12,12 @@ set(common_sources
   cpp/mitchell/method.cpp
   cpp/mitchell/results.cpp
   cpp/mitchell/sums.cpp
-  cpp/projection/results.cpp)
+  cpp/projection/mixing.cpp
+  cpp/projection/results.cpp
+  cpp/projection/vector_pairs.cpp)
 
 # The CPU's part, but for what is compiled for levels.
 set(cpu_sources
-  cpp/attention/attention.cpp
   cpp/attention/backward.cpp
   cpp/attention/few_rows.cpp
   cpp/attention/forward.cpp
@@ -40,7 +43,6 @@ set(cpu_sources
   cpp/projection/hadamard.cpp
   cpp/projection/hamming.cpp
   cpp/projection/hashed.cpp
-  cpp/projection/mixing.cpp
   cpp/projection/probes.cpp
   cpp/projection/projection.cpp
   cpp/projection/rotate.cpp
@@ -74,6 +76,22 @@ set(level_sources
 
 # The CUDA module's part.
 set(cuda_sources
+  cpp/attention/attention.cu
+  cpp/attention/backward.cu
+  cpp/attention/backward_mma.cu
+  cpp/attention/backward_mma_bfloat16.cu
+  cpp/attention/backward_mma_float16.cu
+  cpp/attention/backward_rows.cu
+  cpp/attention/backward_simt.cu
+  cpp/attention/combine.cu
+  cpp/attention/few_rows_mma.cu
+  cpp/attention/few_rows_simt.cu
+  cpp/attention/forward_mma.cu
+  cpp/attention/forward_simt.cu
+  cpp/attention/mask_counts.cu
+  cpp/attention/prepare.cu
+  cpp/attention/scale_gradient.cu
+  cpp/core/upload.cu
   cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
   cpp/mitchell/conv2d.cu
@@ -91,5 +109,17 @@ set(cuda_sources
   cpp/mitchell/tile_sums.cu
   cpp/projection/block.cu
   cpp/projection/products.cu
+  cpp/projection/rotate.cu
+  cpp/projection/rotation.cu
+  cpp/projection/rotation_long.cu
+  cpp/projection/srht.cu
   cpp/projection/srht_rows.cu
-  cpp/projection/tensor_cores.cu)
+  cpp/projection/tensor_cores.cu
+  cpp/projection/vectors.cu)
+
+# Of it what is for compute capability 9.0 alone (sm_90a), and what stands in its place where that is
+# not compiled for.
+set(hopper_sources
+  cpp/attention/forward_hopper.cu)
+set(no_hopper_sources
+  cpp/attention/no_hopper.cu)

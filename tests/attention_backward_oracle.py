@@ -190,7 +190,12 @@ def scale_gradient(factor, arrays, options) -> Any:
 
 
 def check(arrays, upstream, options, *, want: Expected | None = None):
-    """Run the kernels and compare by the rules of the specification.
+    """Run the kernels and compare."""
+    return compare(run(arrays, upstream, options), arrays, upstream, options, want=want)
+
+
+def compare(got, arrays, upstream, options, *, want: Expected | None = None):
+    """Compare what the kernels gave by the rules of the specification.
 
     dQ, dK, dV, dlambda: error <= 1.5 times that of a naive implementation in the same dtype, plus
     2.5 steps of the work's dtype at the largest gradient: a weight exp(score - lse) may be off by
@@ -199,7 +204,6 @@ def check(arrays, upstream, options, *, want: Expected | None = None):
     dkappa, ds, db: relative 1e-4 of the sum of magnitudes of what is added up; for 16-bit inputs,
     where `out` itself is rounded to 2^-9 or 2^-12, the first rule on those sums.
     """
-    got = run(arrays, upstream, options)
     exact, errors = want or expected(arrays, upstream, options)
     dtype = arrays[0].dtype
     for name in ("query", "key", "value"):

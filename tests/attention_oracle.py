@@ -240,24 +240,31 @@ def bounds(query, key, value, options, exact: Rows) -> Rows:
 
 
 def check(query, key, value, options, *, want: Expected | None = None, large=False) -> Rows:
-    """Run the kernel and compare: the rules of the specification, written once.
+    """Run the kernel and compare."""
+    out, stats = slipstick.attention(query, key, value, return_stats=True, **options)
+    return compare(Rows(out, *stats), query, key, value, options, want=want, large=large)
+
+
+def compare(
+    rows: Rows, query, key, value, options, *, want: Expected | None = None, large=False
+) -> Rows:
+    """Compare what a kernel gave: the rules of the specification, written once.
 
     out: error <= that of the naive implementation in the same dtype + 2 ulp at the largest value.
     lse, entropy, max_logit: absolute 1e-5 (float64: 2e-14, the same number of ulp) + 2 ulp of the
     value; with `large` scores, where one ulp of a score is more than that, the rule of out.
     """
-    out, stats = slipstick.attention(query, key, value, return_stats=True, **options)
     exact, errors = want or expected(query, key, value, options)
     dtype = query.dtype
-    assert out.dtype == dtype
-    assert out.shape == exact.out.shape
-    got = out.astype(np.longdouble)
+    assert rows.out.dtype == dtype
+    assert rows.out.shape == exact.out.shape
+    got = rows.out.astype(np.longdouble)
     allowed = errors.out + 2 * ulp(dtype, largest(exact.out))
     assert distance(got, exact.out).max(initial=0) <= allowed
     stats_dtype = np.dtype(np.float64 if dtype == np.float64 else np.float32)
     absolute = 2e-14 if dtype == np.float64 else 1e-5
     for name in ("lse", "entropy", "max_logit"):
-        value_, right = getattr(stats, name), getattr(exact, name)
+        value_, right = getattr(rows, name), getattr(exact, name)
         assert value_.dtype == stats_dtype
         assert value_.shape == right.shape
         step = ulp(stats_dtype, largest(right))
@@ -265,8 +272,8 @@ def check(query, key, value, options, *, want: Expected | None = None, large=Fal
         if large:
             bound = getattr(errors, name) + 2 * step
         assert distance(value_.astype(np.longdouble), right).max(initial=0) <= bound, name
-    assert (np.isnan(stats.entropy) | (stats.entropy >= 0)).all()
-    return Rows(out, *stats)
+    assert (np.isnan(rows.entropy) | (rows.entropy >= 0)).all()
+    return rows
 
 
 def inputs(batch, heads, kv_heads, queries, keys, dim, dim_v, dtype, seed=0, spread=1.0):

@@ -20,11 +20,14 @@ threadpoolctl.threadpool_limits(1, user_api="blas")
 pytest.register_assert_rewrite("attention_oracle", "attention_backward_oracle")
 
 LEVELS = _cpu.levels[: _cpu.levels.index(_cpu.best_isa) + 1]
-SWEPT = ("isa", "threads")
+SWEPT = ("isa", "threads", "device")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the levels and thread counts of a case one after the other: they share its oracle."""
+    """Put the levels, thread counts and devices of a case one after the other.
+
+    They share its oracle.
+    """
     places: dict[Any, int] = {}
 
     def place(item: pytest.Item) -> int:

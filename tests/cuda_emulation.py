@@ -212,6 +212,14 @@ class EmulatedArray:
     def broadcast_to(self, shape: tuple[int, ...]) -> EmulatedArray:
         return self._of(np.broadcast_to(self.view, shape))
 
+    # What slipstick leaves to the frameworks' own arithmetic.
+
+    def sum(self) -> EmulatedArray:
+        return self.emulator.array(self.numpy().sum(), self.device)
+
+    def __truediv__(self, number: float) -> EmulatedArray:
+        return self.emulator.array(self.numpy() / number, self.device)
+
     def numpy(self) -> np.ndarray:
         """Copy to NumPy's memory."""
         values = np.empty(self.shape, self.dtype)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -81,6 +82,8 @@ def test_uninitialised_shared_memory_is_nothing_likely(trial):
         ("endless_recursion", r"touched memory that is nobody's"),
         ("host_address", r"touched memory that is nobody's"),
         ("misaligned", r"accessed memory that is not aligned as its type has to be"),
+        ("some_lanes_meet", r"waits at trials\.cu:\d+, but 7 threads of the block have ended"),
+        ("misaligned_row", r"16 bytes of shared memory at an address that is no multiple of 16"),
         ("throws", r"^from a kernel$"),
     ],
 )
@@ -92,6 +95,29 @@ def test_what_kernels_must_not_do(emulated_cuda, trial, name, message):
     with pytest.raises(fault, match=message):
         trial.run(name, **places)
     assert (trial.run("copy") == trial.values).all()  # and goes on
+
+
+def test_lanes_of_a_warp_exchange_what_they_hold(trial):
+    sums = trial.run("warp_sums", grid=(1, 1, 1))[:THREADS]
+    expected = trial.values[:THREADS].reshape(-1, 32).sum(1)
+    assert (sums == expected.repeat(32)).all()
+
+
+def test_matrix_fragments_and_their_product(emulated_cuda):
+    rng = np.random.default_rng(0)
+    operands = rng.integers(-9, 10, 16 * 16 + 16 * 8).astype(ml_dtypes.bfloat16)
+    trial = Trial(emulated_cuda, operands.size // 2)
+    trial.source = emulated_cuda.array(operands.view(np.int32))
+    result = trial.run("tensor_product", block=(32, 1, 1), grid=(1, 1, 1), shared_bytes=1024)
+    a = operands[:256].reshape(16, 16).astype(np.float32)
+    b = operands[256:].reshape(16, 8).astype(np.float32)
+    assert (result[:128].view(np.float32).reshape(16, 8) == a @ b).all()
+
+
+def test_copies_arrive_when_they_are_waited_for(trial):
+    results = trial.run("copies", block=(32, 1, 1), grid=(1, 1, 1), shared_bytes=512)[:64]
+    assert (results[::2] == -1).all()  # not yet written
+    assert (results[1::2] == trial.values[:128:4]).all()
 
 
 def test_writes_behind_an_allocation_that_ends_within_a_page(emulated_cuda):

@@ -8,17 +8,15 @@
 #include <new>
 #include <string>
 
-#include "attention/attention.hpp"
+#include "attention/numbers.hpp"
+#include "attention/shape.hpp"
 #include "attention/view.hpp"
-#include "attention/visibility.hpp"
 #include "core/checks.hpp"
 #include "core/error.hpp"
 
-namespace slipstick::cpu::attention {
+namespace slipstick::attention {
 
 inline constexpr int64_t kLargestCount = int64_t{1} << 53;  // float64 holds every integer to here
-
-inline bool is_integer(Dtype dtype) { return dtype >= Dtype::kInt8 && dtype <= Dtype::kUInt64; }
 
 // A shape that belongs to no array.
 struct Sizes : ConstTensor {
@@ -45,8 +43,9 @@ inline void check_size(const Shape& shape) {
     }
 }
 
-// Integers of at most two axes, from 0 to `highest`; `shapes` says which shapes fit.
-inline void check_integers(const char* function, Named argument, bool shape_fits,
+// Integers of at most two axes, from 0 to `highest`, which is seen of those that do not lie on a
+// device; `shapes` says which shapes fit.
+inline void check_integers(const char* function, Named argument, bool on_device, bool shape_fits,
                            const std::string& shapes, int64_t highest) {
     const ConstTensor& tensor = argument.tensor;
     check_dtype(function, argument, is_integer(tensor.dtype), "integer");
@@ -54,6 +53,7 @@ inline void check_integers(const char* function, Named argument, bool shape_fits
         refuse_value(function, "`", argument.name, "` must be ", shapes, ", got shape ",
                      shape_text(tensor));
     }
+    if (on_device) return;
     const View<2> view(tensor);
     for (int64_t i = 0; i < view.shape[0]; ++i) {
         for (int64_t j = 0; j < view.shape[1]; ++j) {
@@ -65,6 +65,33 @@ inline void check_integers(const char* function, Named argument, bool shape_fits
     }
 }
 
+// The scale must suit rows of the given shape, whose heads lie along `head_axis` (-1: no such
+// axis).
+inline void check_scale(const char* function, const Scale& scale, const ConstTensor& rows,
+                        int head_axis, bool broadcasts, const char* axes) {
+    if (scale.law == Law::kGiven) {
+        check_dtype(function, {"scale", scale.values}, is_float(scale.values.dtype), kFloatDtypes);
+        if (!broadcasts) {
+            refuse_value(function, "`scale` must broadcast to ", axes, ", here ", shape_text(rows),
+                         ", got shape ", shape_text(scale.values));
+        }
+        return;
+    }
+    const int64_t parameters = scale.law == Law::kTemperature ? 4 : 2;
+    const ConstTensor& values = scale.values;
+    if (values.dtype != Dtype::kFloat64 || values.rank != 2 || values.shape[1] != parameters ||
+        values.strides[1] != 1) {
+        refuse_value(function, "`scale` must give ", parameters,
+                     " float64 parameters a head side by side, got ", describe(values));
+    }
+    const int64_t given = scale.values.shape[0];
+    const int64_t heads = head_axis < 0 ? 1 : rows.shape[head_axis];
+    if (given != 1 && given != heads) {
+        refuse_value(function, "`scale` must have one entry for all heads or one for each of the ",
+                     heads, " heads, got ", given);
+    }
+}
+
 // The scores' own type decides what a cap may be: 0 or infinity in float32 would mean none.
 inline void check_softcap(const char* function, double softcap, Dtype dtype) {
     const double cap = dtype == Dtype::kFloat64 ? softcap : static_cast<float>(softcap);
@@ -73,4 +100,4 @@ inline void check_softcap(const char* function, double softcap, Dtype dtype) {
     }
 }
 
-}  // namespace slipstick::cpu::attention
+}  // namespace slipstick::attention

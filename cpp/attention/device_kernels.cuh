@@ -17,31 +17,17 @@ void forward_mma(const Context& context, const Problem& problem);
 bool hopper_serves(const Context& context, const Problem& problem);
 void forward_hopper(const Context& context, const Problem& problem);
 
-// Few rows a key head: each block takes part of the keys, so that few sequences fill the device.
-// How many parts depends on the number of keys alone.
-inline constexpr int64_t kFewRows = 16;
+// Up to kFewRows rows a key head: each block takes part of the keys, so that few sequences fill the
+// device. How many parts depends on the number of keys alone. Of packed sequences those of more
+// rows are left out (see Problem::few_rows_apart), and all where bounds are not valid.
 int64_t key_parts(const Problem& problem);
 void few_rows_mma(const Context& context, const Problem& problem);   // float16, bfloat16
 void few_rows_simt(const Context& context, const Problem& problem);  // float32, float64
 
-// What the parts of the keys gave, before they are put together: row r of key head h of sequence s
-// is row (s kv_heads + h) rows + r of a part, where rows = group * queries.
-template <class Acc>
-struct Parts {
-    int64_t count;
-    int64_t rows;  // of all sequences and heads
-    Acc* out;      // count x rows x dim_v: the sum of e^(s - m) v
-    Acc* maximum;  // count x rows: m, -inf where the part shows the row no key
-    Acc* sum;      // likewise: l
-    Acc* moment;   // likewise: a
-};
-// Writes out and statistics from the parts, in their order.
-void combine(const Context& context, const Problem& problem, const Parts<float>& parts);
-void combine(const Context& context, const Problem& problem, const Parts<double>& parts);
-
 // --- Backward ---
 
-// What a row needs beyond its operands, in the accumulator's type; rows in the order of Parts.
+// What a row needs beyond its operands, in the accumulator's type: row r of key head h of sequence
+// s is number (s kv_heads + h) rows + r, where rows = group * queries.
 template <class Acc>
 struct BackwardRows {
     Acc* factor;          // lambda

@@ -9,30 +9,16 @@
 
 #include "attention/attention.hpp"
 #include "attention/kernels.hpp"
-#include "attention/scale.hpp"
 #include "attention/view.hpp"
-#include "core/checks.hpp"
-#include "core/error.hpp"
 #include "core/threads.hpp"
 
 namespace slipstick::cpu::attention {
 namespace {
 
-constexpr const char* kFunction = "merge_attention";
+using slipstick::attention::View;
+
 constexpr int64_t kGrain = 1 << 16;  // numbers a thread: about 50 us
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-ConstTensor without_last_axis(const ConstTensor& tensor) {
-    ConstTensor rows = tensor;
-    --rows.rank;
-    return rows;
-}
-
-ResultSpec spec_of(const ConstTensor& tensor) {
-    ResultSpec spec{tensor.dtype};
-    for (int axis = 0; axis < tensor.rank; ++axis) spec.append(tensor.shape[axis]);
-    return spec;
-}
 
 // Of one row: its parts' shares, and the statistics of the whole.
 struct Share {
@@ -139,47 +125,6 @@ private:
 };
 
 }  // namespace
-
-ResultSpec result_of_merge(const std::vector<Part>& parts) {
-    if (parts.empty()) refuse_value(kFunction, "`parts` must hold at least one part, got none");
-    const ConstTensor& first = parts.front().out;
-    const std::string first_name = parts.front().name + ".out";
-    for (const Part& part : parts) {
-        const std::string out_name = part.name + ".out";
-        check_dtype(kFunction, {out_name.c_str(), part.out}, is_float(part.out.dtype),
-                    kFloatDtypes);
-        check_same_dtype(kFunction, {{first_name.c_str(), first}, {out_name.c_str(), part.out}});
-        if (part.out.rank < 2 || part.out.rank > 4) {
-            refuse_value(kFunction, "`", out_name, "` must have 2, 3 or 4 axes, got shape ",
-                         shape_text(part.out));
-        }
-        if (!same_shape(part.out, first)) {
-            refuse_value(kFunction, "`", out_name, "` must have shape ", shape_text(first),
-                         " like `", first_name, "`, got ", shape_text(part.out));
-        }
-        const Dtype dtype = first.dtype == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32;
-        const ConstTensor rows = without_last_axis(first);
-        const auto check_stat = [&](const char* stat, const ConstTensor& tensor) {
-            const std::string stat_name = part.name + "." + stat;
-            check_dtype(kFunction, {stat_name.c_str(), tensor}, tensor.dtype == dtype,
-                        dtype == Dtype::kFloat64 ? "float64 for float64 parts"
-                                                 : "float32 for parts that are not float64");
-            if (!same_shape(tensor, rows)) {
-                refuse_value(kFunction, "`", stat_name, "` must have shape ", shape_text(rows),
-                             " like `", out_name, "` without its last axis, got ",
-                             shape_text(tensor));
-            }
-        };
-        check_stat("lse", part.lse);
-        check_stat("entropy", part.entropy);
-        check_stat("max_logit", part.max_logit);
-    }
-    return spec_of(first);
-}
-
-ResultSpec result_of_merged_stats(const std::vector<Part>& parts) {
-    return spec_of(parts.front().lse);
-}
 
 void merge(const std::vector<Part>& parts, const Tensor& out, const Stats& stats) {
     if (stats.lse.size() == 0) return;

@@ -51,9 +51,22 @@ struct Sequence {
     bool valid;      // else lambda is NaN: what lies on a device cannot be refused without waiting
 };
 
+inline constexpr int64_t kFewRows = 16;  // a key head
+
+// On whose behalf, for messages: a number, since an address of the host's memory means nothing to a
+// kernel.
+enum class Caller : int { kAttention, kAttentionVarlen, kAttentionBackward };
+struct Function {
+    Caller caller;
+    operator const char*() const {
+        if (caller == Caller::kAttention) return "attention";
+        return caller == Caller::kAttentionVarlen ? "attention_varlen" : "attention_backward";
+    }
+};
+
 struct Problem {
-    const char* function;  // on whose behalf; for the host only
-    Dtype dtype;           // of query, key, value and out
+    Function function;
+    Dtype dtype;  // of query, key, value and out
     int64_t sequences;
     int64_t heads;
     int64_t kv_heads;
@@ -79,12 +92,15 @@ struct Problem {
     int64_t n_keys_sequence;  // steps: number (sequence, token)
     int64_t n_keys_token;
 
-    // Of packed sequences, else null: sequences + 1 each.
+    // Of packed sequences, else null: sequences + 1 each. The first of the queries' is -1 where
+    // they are not valid: all tokens then make one sequence, which is not valid.
     const int64_t* bounds_q;
     const int64_t* bounds_k;
-    // The number of row tiles before each sequence; -1 first where bounds are not valid: all tokens
-    // then make one sequence, which is not valid. prepare_tiles fills it, for tiles of one size.
+    // The number of row tiles before each sequence: prepare_tiles fills it, for tiles of one size.
     const int64_t* tile_starts;
+    // Tiles skip packed sequences of up to kFewRows rows a key head, which few_rows_* computes: so
+    // a sequence has the bits that it has by itself.
+    bool few_rows_apart;
 
     Operand mask;  // data is null where there is none
     Dtype mask_dtype;
@@ -93,10 +109,11 @@ struct Problem {
     int64_t mask_counts_head;
 
     Law law;
-    const double* parameters;  // of laws but kGiven
+    const double* parameters;  // of laws but kGiven; null where all heads have the same
     int64_t parameters_head;   // step
-    Operand given;             // of kGiven, one a row
+    Operand given;             // of kGiven, one a row; data is null where all rows have the same
     Dtype given_dtype;
+    double numbers[4];  // what all heads or rows have: a launch less than bringing it to memory
 
     __host__ __device__ bool is_packed() const { return bounds_q != nullptr; }
     __host__ __device__ bool has_mask() const { return mask.data != nullptr; }
@@ -122,7 +139,7 @@ __device__ __forceinline__ Sequence sequence_of(const Problem& problem, int64_t 
         return {number,     0, 0, problem.queries, problem.keys, length < 0 ? problem.keys : length,
                 length >= 0};
     }
-    if (problem.tile_starts[0] < 0)
+    if (problem.bounds_q[0] < 0)
         return {0, 0, 0, problem.queries, problem.keys, problem.keys, false};
     const int64_t first_query = problem.bounds_q[number];
     const int64_t first_key = problem.bounds_k[number];
@@ -162,7 +179,7 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
     const int64_t slots = tiles + problem.sequences;
     const int64_t slot = slots - 1 - block % slots;
     work.kv_head = block / slots;
-    if (problem.tile_starts[0] < 0) {
+    if (problem.bounds_q[0] < 0) {
         work.first_row = slot * tile_rows;
     } else {
         // The last sequence whose tiles begin at or before the slot.
@@ -176,7 +193,9 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
         work.first_row = (slot - problem.tile_starts[low]) * tile_rows;
     }
     work.sequence = sequence_of(problem, work.number);
-    work.none = work.first_row >= work.sequence.queries * problem.group;
+    const int64_t rows = work.sequence.queries * problem.group;
+    const bool apart = problem.few_rows_apart && work.sequence.valid && rows <= kFewRows;
+    work.none = work.first_row >= rows || apart;
     return work;
 }
 
@@ -200,6 +219,14 @@ __device__ __forceinline__ int64_t visible_of(const Problem& problem, const Sequ
     return seen.last - seen.first;
 }
 
+// The number that the scale uses: n_keys where it was given.
+__device__ __forceinline__ int64_t count_of(const Problem& problem, const Sequence& sequence,
+                                            int64_t number, int64_t head, int64_t query) {
+    if (problem.n_keys == nullptr) return visible_of(problem, sequence, head, query);
+    return problem.n_keys[number * problem.n_keys_sequence +
+                          (sequence.first_query + query) * problem.n_keys_token];
+}
+
 // lambda, rounded once to the type of the scores.
 template <class Acc>
 __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence& sequence,
@@ -207,30 +234,34 @@ __device__ __forceinline__ Acc factor_of(const Problem& problem, const Sequence&
     const int64_t token = sequence.first_query + query;
     double factor = std::numeric_limits<double>::quiet_NaN();
     if (problem.law == Law::kGiven) {
-        factor = float_at(problem.given.data, problem.given_dtype,
-                          sequence.batch * problem.given.batch + head * problem.given.head +
-                              token * problem.given.row);
+        factor = problem.numbers[0];
+        if (problem.given.data != nullptr) {
+            factor = float_at(problem.given.data, problem.given_dtype,
+                              sequence.batch * problem.given.batch + head * problem.given.head +
+                                  token * problem.given.row);
+        }
     } else {
-        const int64_t n =
-            problem.n_keys == nullptr
-                ? visible_of(problem, sequence, head, query)
-                : problem.n_keys[number * problem.n_keys_sequence + token * problem.n_keys_token];
+        const int64_t n = count_of(problem, sequence, number, head, query);
         // Only a number that a device was given can be negative.
         if (n >= 0) {
-            factor = slipstick::attention::factor(
-                problem.law, problem.parameters + head * problem.parameters_head, n);
+            double p[4];
+            const int count = problem.law == Law::kTemperature ? 4 : 2;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                p[i] = problem.numbers[i];
+                if (problem.parameters != nullptr && i < count)
+                    p[i] = problem.parameters[head * problem.parameters_head + i];
+            }
+            factor = slipstick::attention::factor(problem.law, p, n);
         }
     }
     return sequence.valid ? static_cast<Acc>(factor) : std::numeric_limits<Acc>::quiet_NaN();
 }
 
 // What the mask adds to a score, -inf where it hides the key: only -inf does, so a finite number
-// beyond the type's range stays finite.
+// beyond the type's range stays finite. `at` counts elements of the mask.
 template <class Acc>
-__device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& sequence,
-                                       int64_t head, int64_t query, int64_t key) {
-    const int64_t at = sequence.batch * problem.mask.batch + head * problem.mask.head +
-                       query * problem.mask.row + key * problem.mask.column;
+__device__ __forceinline__ Acc bias_at(const Problem& problem, int64_t at) {
     if (problem.mask_dtype == Dtype::kBool) {
         return static_cast<const Bool*>(problem.mask.data)[at]
                    ? Acc{0}
@@ -242,6 +273,13 @@ __device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& s
     if (bias > highest && bias < infinity) return std::numeric_limits<Acc>::max();
     if (bias < -highest && bias > -infinity) return -std::numeric_limits<Acc>::max();
     return static_cast<Acc>(bias);
+}
+
+template <class Acc>
+__device__ __forceinline__ Acc bias_of(const Problem& problem, const Sequence& sequence,
+                                       int64_t head, int64_t query, int64_t key) {
+    return bias_at<Acc>(problem, sequence.batch * problem.mask.batch + head * problem.mask.head +
+                                     query * problem.mask.row + key * problem.mask.column);
 }
 
 template <class Acc>

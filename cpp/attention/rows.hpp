@@ -1,11 +1,10 @@
 // What a row of scores needs beyond its operands: lambda, and where its statistics go.
 #pragma once
 
-#include <cmath>
-#include <limits>
 #include <optional>
 
 #include "attention/attention.hpp"
+#include "attention/numbers.hpp"
 #include "attention/scale.hpp"
 #include "attention/view.hpp"
 #include "attention/visibility.hpp"
@@ -33,8 +32,8 @@ public:
     Acc factor(int64_t b, int64_t h, int64_t i) const {
         if (given_) {
             const Sequence& own = visibility_.sequence(b);
-            return static_cast<Acc>(float_at(given_->data, given_->dtype,
-                                             given_->offset(own.batch, h, own.first_query + i)));
+            return static_cast<Acc>(slipstick::attention::float_at(
+                given_->data, given_->dtype, given_->offset(own.batch, h, own.first_query + i)));
         }
         return static_cast<Acc>(attention::factor(scale_, h, visibility_.count(b, h, i)));
     }
@@ -42,24 +41,12 @@ public:
     // Of m, l and a; `empty` where the row sees no key.
     void write_stats(int64_t b, int64_t h, int64_t i, bool empty, Acc maximum, Acc sum,
                      Acc moment) const {
-        constexpr double infinity = std::numeric_limits<double>::infinity();
-        constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-        double lse = -infinity;
-        double entropy = 0;
-        double largest = -infinity;
-        if (!empty) {
-            largest = maximum;
-            // l is 0 where all visible scores are -inf, and NaN where one is NaN or +inf.
-            const double total = sum == 0 ? nan : sum;
-            lse = largest + std::log(total);
-            entropy = std::log(total) - moment / total;
-            if (std::isnan(sum) && largest != infinity) largest = nan;
-        }
+        const auto stats = slipstick::attention::row_stats(empty, maximum, sum, moment);
         const Sequence& own = visibility_.sequence(b);
         const int64_t token = own.first_query + i;
-        *lse_->template at<Acc>(own.batch, h, token) = static_cast<Acc>(lse);
-        *entropy_->template at<Acc>(own.batch, h, token) = static_cast<Acc>(entropy);
-        *max_logit_->template at<Acc>(own.batch, h, token) = static_cast<Acc>(largest);
+        *lse_->template at<Acc>(own.batch, h, token) = stats.lse;
+        *entropy_->template at<Acc>(own.batch, h, token) = stats.entropy;
+        *max_logit_->template at<Acc>(own.batch, h, token) = stats.max_logit;
     }
 
 private:

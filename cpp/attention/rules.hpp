@@ -61,6 +61,27 @@ SLIPSTICK_HD KeyRange key_range(const Window& window, int64_t queries, int64_t k
     return seen.first < seen.last ? seen : KeyRange{0, 0};
 }
 
+struct QueryRange {  // first <= i < last; empty ranges are 0, 0
+    int64_t first;
+    int64_t last;
+};
+
+// The other way round: the queries that see some of the keys `seen`, which are not none. Each of
+// them does, so far as `seen` lies below `length`.
+SLIPSTICK_HD QueryRange query_range(const Window& window, int64_t queries, int64_t keys,
+                                    int64_t length, const KeyRange& seen) {
+    if (seen.first >= length) return {0, 0};
+    const int64_t offset = keys - queries;
+    const int64_t last = seen.last < length ? seen.last : length;
+    QueryRange range{0, queries};
+    if (window.causal && seen.first - offset > range.first) range.first = seen.first - offset;
+    if (window.right != kOpen && seen.first - offset - window.right > range.first)
+        range.first = seen.first - offset - window.right;
+    if (window.left != kOpen && last - offset + window.left < range.last)
+        range.last = last - offset + window.left;
+    return range.first < range.last ? range : QueryRange{0, 0};
+}
+
 template <class Acc>
 struct RowStats {
     Acc lse;

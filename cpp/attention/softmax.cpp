@@ -3,17 +3,14 @@
 
 #include "attention/attention.hpp"
 #include "attention/kernels.hpp"
+#include "attention/numbers.hpp"
 #include "attention/scale.hpp"
 #include "attention/view.hpp"
-#include "core/broadcast.hpp"
-#include "core/checks.hpp"
-#include "core/error.hpp"
 #include "core/threads.hpp"
 
 namespace slipstick::cpu::attention {
 namespace {
 
-constexpr const char* kFunction = "softmax";
 // Rows that are read together where neighbours of a row are further apart than the rows are: 64
 // bytes of the shortest type.
 constexpr int64_t kRowsTogether = 32;
@@ -39,16 +36,6 @@ struct Rows {
         return {nullptr, Dtype::kFloat32, rank, shape.data(), source.data()};
     }
 };
-
-int checked_axis(const ConstTensor& scores, int64_t axis) {
-    if (scores.rank == 0)
-        refuse_value(kFunction, "`scores` must have at least one axis, got shape ()");
-    if (axis < -scores.rank || axis >= scores.rank) {
-        refuse_value(kFunction, "`axis` must be from ", -scores.rank, " to ", scores.rank - 1,
-                     " for `scores` of shape ", shape_text(scores), ", got ", axis);
-    }
-    return static_cast<int>(axis < 0 ? axis + scores.rank : axis);
-}
 
 struct RowPlace {
     int64_t source;
@@ -109,9 +96,10 @@ void softmax_rows(const ConstTensor& scores, const Scale& scale, int axis, const
             for (int64_t i = 0; i < used; ++i) {
                 const RowPlace& place = places[static_cast<size_t>(i)];
                 const int64_t n = visible[static_cast<size_t>(i)];
-                const double lambda = given != nullptr
-                                          ? float_at(given->data, given->dtype, place.factor)
-                                          : factor(scale, place.head, n);
+                const double lambda =
+                    given != nullptr
+                        ? slipstick::attention::float_at(given->data, given->dtype, place.factor)
+                        : factor(scale, place.head, n);
                 kernels.weigh(row(i), count, static_cast<Acc>(lambda), n == 0);
             }
             for (int64_t j = 0; j < count; j += piece) {
@@ -128,21 +116,9 @@ void softmax_rows(const ConstTensor& scores, const Scale& scale, int axis, const
 
 }  // namespace
 
-ResultSpec result_of_softmax(const ConstTensor& scores, const Scale& scale, int64_t axis) {
-    check_dtype(kFunction, {"scores", scores}, is_float(scores.dtype), kFloatDtypes);
-    const Rows rows(scores, scores, checked_axis(scores, axis));
-    const ConstTensor shape = rows.tensor();
-    check_scale(kFunction, scale, shape, shape.rank - 2,
-                broadcasts_to(scale.values, shape.rank, shape.shape),
-                "the shape of `scores` without `axis`");
-    ResultSpec spec{scores.dtype};
-    for (int i = 0; i < scores.rank; ++i) spec.append(scores.shape[i]);
-    return spec;
-}
-
 void softmax(const ConstTensor& scores, const Scale& scale, int64_t axis, const Tensor& out) {
     dispatch<float, double, Float16, BFloat16>(scores.dtype, [&]<class T>() {
-        softmax_rows<T>(scores, scale, checked_axis(scores, axis), out);
+        softmax_rows<T>(scores, scale, static_cast<int>(axis < 0 ? axis + scores.rank : axis), out);
     });
 }
 

@@ -5,7 +5,7 @@
 
 #include "core/tensor.hpp"
 
-namespace slipstick::cpu::attention {
+namespace slipstick::attention {
 
 // Axes that the tensor lacks, and axes of length 1, have stride 0: an index of the shape that the
 // tensor broadcasts to leads to its element.
@@ -44,4 +44,4 @@ struct View {
     }
 };
 
-}  // namespace slipstick::cpu::attention
+}  // namespace slipstick::attention

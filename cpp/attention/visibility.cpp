@@ -6,10 +6,13 @@
 #include <type_traits>
 #include <utility>
 
-#include "attention/scale.hpp"
+#include "attention/numbers.hpp"
 #include "core/threads.hpp"
 
 namespace slipstick::cpu::attention {
+
+using slipstick::attention::integer_at;
+
 namespace {
 
 // Mask entries that are worth a thread: 50 us at about 1 ns an entry.
@@ -45,24 +48,6 @@ decltype(auto) dispatch_mask(Dtype dtype, F&& f) {
 
 }  // namespace
 
-int64_t integer_at(const void* data, Dtype dtype, int64_t index) {
-    return dispatch<int64_t, int32_t, int8_t, int16_t, uint8_t, uint16_t, uint32_t, uint64_t>(
-        dtype, [&]<class T>() {
-            const T value = static_cast<const T*>(data)[index];
-            if constexpr (std::is_same_v<T, uint64_t>) {
-                return static_cast<int64_t>(
-                    std::min<uint64_t>(value, std::numeric_limits<int64_t>::max()));
-            } else {
-                return static_cast<int64_t>(value);
-            }
-        });
-}
-
-std::string integer_text(const void* data, Dtype dtype, int64_t index) {
-    return dtype == Dtype::kUInt64 ? std::to_string(static_cast<const uint64_t*>(data)[index])
-                                   : std::to_string(integer_at(data, dtype, index));
-}
-
 std::vector<Sequence> sequences_of(const Shape& shape) {
     std::vector<Sequence> sequences(static_cast<size_t>(shape.batch));
     for (int64_t b = 0; b < shape.batch; ++b)
@@ -74,10 +59,7 @@ Visibility::Visibility(const Shape& shape, std::vector<Sequence> sequences, bool
                        const Options& options)
     : shape_(shape),
       sequences_(std::move(sequences)),
-      causal_(options.causal),
-      // No window reaches further than all keys and queries together; so no sum overflows.
-      left_(std::min(options.left, shape.keys + shape.queries)),
-      right_(std::min(options.right, shape.keys + shape.queries)),
+      window_(slipstick::attention::window_of(options, shape)),
       lengths_(sequences_.size()) {
     for (size_t b = 0; b < sequences_.size(); ++b) lengths_[b] = sequences_[b].keys;
     if (const ConstTensor* given = options.key_lengths; given != nullptr) {
@@ -105,12 +87,7 @@ Visibility::Visibility(const Shape& shape, std::vector<Sequence> sequences, bool
 
 KeyRange Visibility::range(int64_t batch, int64_t query) const {
     const Sequence& own = sequence(batch);
-    const int64_t position = query + own.keys - own.queries;
-    KeyRange seen{0, length(batch)};
-    if (causal_) seen.last = std::min(seen.last, position + 1);
-    if (right_ != kOpen) seen.last = std::min(seen.last, position + right_ + 1);
-    if (left_ != kOpen) seen.first = std::max<int64_t>(0, position - left_);
-    return seen.first < seen.last ? seen : KeyRange{0, 0};
+    return slipstick::attention::key_range(window_, own.queries, own.keys, length(batch), query);
 }
 
 int64_t Visibility::visible(int64_t batch, int64_t head, int64_t query) const {

@@ -2,45 +2,17 @@
 #pragma once
 
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "attention/attention.hpp"
+#include "attention/shape.hpp"
 #include "attention/view.hpp"
 
 namespace slipstick::cpu::attention {
 
-// The sizes of one call; `queries` and `keys` are the longest sequence's.
-struct Shape {
-    int64_t batch;
-    int64_t heads;
-    int64_t kv_heads;
-    int64_t queries;
-    int64_t keys;
-    int64_t dim;
-    int64_t dim_v;
-
-    int64_t group() const { return kv_heads == 0 ? 1 : heads / kv_heads; }
-    // Rows of scores are counted within a key head, in the order of their queries with the heads of
-    // the group side by side: neighbours then see nearly the same keys, and few queries still fill
-    // the lanes.
-    int64_t head_of(int64_t kv_head, int64_t row) const {
-        return kv_head * group() + row % group();
-    }
-    int64_t query_of(int64_t row) const { return row / group(); }
-};
-
-// The sizes of inputs that result_of_attention has accepted.
-Shape shape_of(const Inputs& inputs);
-
-struct KeyRange {  // first <= j < last; empty ranges are 0, 0
-    int64_t first;
-    int64_t last;
-};
-
-int64_t integer_at(const void* data, Dtype dtype, int64_t index);
-// The same integer for a message, beyond int64's range too.
-std::string integer_text(const void* data, Dtype dtype, int64_t index);
+using slipstick::attention::KeyRange;
+using slipstick::attention::Shape;
+using slipstick::attention::View;
 
 // The sequences of a batch: all as long as each other, each at an index of the batch axis.
 std::vector<Sequence> sequences_of(const Shape& shape);
@@ -85,9 +57,7 @@ private:
 
     Shape shape_;
     std::vector<Sequence> sequences_;
-    bool causal_;
-    int64_t left_;
-    int64_t right_;
+    slipstick::attention::Window window_;
     std::vector<int64_t> lengths_;
     std::optional<View<4>> mask_;
     std::optional<View<2>> n_keys_;  // (sequences, queries), as they lie in their tensor

@@ -177,6 +177,15 @@ Array::Array(const char* function, const char* argument, py::handle object, cons
     }
 }
 
+Place place_of_option(py::handle object, const Place& place) {
+    if (place.type == dlpack::kCpu || py::isinstance<py::array>(object)) return kOnCpu;
+    if (!py::hasattr(object, "__dlpack_device__")) return kOnCpu;  // Array says what it is not
+    const py::object answer = object.attr("__dlpack_device__")();
+    const bool on_host = PyTuple_Check(answer.ptr()) && PyTuple_GET_SIZE(answer.ptr()) > 0 &&
+                         py::int_(static_cast<int>(dlpack::kCpu)).equal(answer[py::int_(0)]);
+    return on_host ? kOnCpu : place;
+}
+
 Tensor Array::writable() const {
     if (read_only_)
         refuse_value(function_, "`", argument_, "` must be writable, got a read-only array");

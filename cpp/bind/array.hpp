@@ -57,4 +57,7 @@ private:
     std::array<int64_t, kMaxRank> strides_;
 };
 
+// Where an option's array lies: on the host, or else on the device of the call's other arrays.
+Place place_of_option(py::handle object, const Place& place);
+
 }  // namespace slipstick::bind

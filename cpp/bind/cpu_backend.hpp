@@ -1,6 +1,9 @@
 // What the bindings call to compute on the CPU.
 #pragma once
 
+#include <vector>
+
+#include "attention/attention.hpp"
 #include "bind/call.hpp"
 #include "mitchell/backward.hpp"
 #include "mitchell/conv2d.hpp"
@@ -67,6 +70,42 @@ public:
                          const mitchell::Derivative& derivative, const Tensor& grad_a,
                          const Tensor& grad_b) const {
         cpu::mitchell::matmul_backward(grad, a, b, method, gradient, derivative, grad_a, grad_b);
+    }
+
+    void check_attention(const char*, const attention::Inputs&) const {}
+    void check_attention_varlen(const char*, const attention::Inputs&) const {}
+    std::vector<cpu::attention::Sequence> packed_sequences(const attention::Inputs& inputs,
+                                                           const attention::Bounds& bounds) const {
+        return cpu::attention::packed_sequences(inputs, bounds.queries, bounds.keys);
+    }
+    ResultSpec result_of_attention_varlen(const attention::Inputs& inputs,
+                                          const std::vector<cpu::attention::Sequence>& sequences,
+                                          const attention::Options& options) const {
+        return cpu::attention::result_of_attention_varlen(inputs, sequences, options);
+    }
+
+    void attention(const attention::Inputs& inputs, const attention::Options& options,
+                   const Tensor& out, const attention::Stats* stats) const {
+        cpu::attention::attention(inputs, options, out, stats);
+    }
+    void attention_backward(const attention::Inputs& inputs, const attention::Options& options,
+                            const attention::Returned& returned,
+                            const attention::Gradients& gradients) const {
+        cpu::attention::attention_backward(inputs, options, returned, gradients);
+    }
+    void attention_varlen(const attention::Inputs& inputs, const attention::Bounds&,
+                          const std::vector<cpu::attention::Sequence>& sequences,
+                          const attention::Options& options, const Tensor& out,
+                          const attention::Stats* stats) const {
+        cpu::attention::attention_varlen(inputs, sequences, options, out, stats);
+    }
+    void merge(const std::vector<attention::Part>& parts, const Tensor& out,
+               const attention::Stats& stats) const {
+        cpu::attention::merge(parts, out, stats);
+    }
+    void softmax(const ConstTensor& scores, const attention::Scale& scale, bool, int64_t axis,
+                 const Tensor& out) const {
+        cpu::attention::softmax(scores, scale, axis, out);
     }
 
     // Here the exact way is the fast one.

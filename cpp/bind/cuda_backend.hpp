@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "attention/cuda.hpp"
 #include "bind/call.hpp"
 #include "core/cuda.hpp"
 #include "mitchell/cuda.hpp"
@@ -103,6 +104,37 @@ public:
                                         grad_b);
     }
 
+    void check_attention(const char* function, const attention::Inputs& inputs) const {
+        cuda::attention::check_sizes(function, inputs);
+    }
+    void check_attention_varlen(const char*, const attention::Inputs& inputs) const {
+        cuda::attention::check_packed_sizes(inputs);
+    }
+    attention::Packing packed_sequences(const attention::Inputs& inputs,
+                                        const attention::Bounds& bounds) const {
+        return attention::packing_of(inputs, bounds);
+    }
+    ResultSpec result_of_attention_varlen(const attention::Inputs& inputs,
+                                          const attention::Packing& packing,
+                                          const attention::Options& options) const {
+        return attention::result_of_attention_varlen(inputs, packing, options);
+    }
+
+    void attention(const attention::Inputs& inputs, const attention::Options& options,
+                   const Tensor& out, const attention::Stats* stats) const {
+        cuda::attention::attention(context_, inputs, options, out, stats);
+    }
+    void attention_backward(const attention::Inputs& inputs, const attention::Options& options,
+                            const attention::Returned& returned,
+                            const attention::Gradients& gradients) const {
+        cuda::attention::attention_backward(context_, inputs, options, returned, gradients);
+    }
+    void attention_varlen(const attention::Inputs& inputs, const attention::Bounds& bounds,
+                          const attention::Packing& packing, const attention::Options& options,
+                          const Tensor& out, const attention::Stats* stats) const {
+        cuda::attention::attention_varlen(context_, inputs, bounds, packing, options, out, stats);
+    }
+
     void project(const ConstTensor& x, const projection::Law& law, uint64_t first_feature,
                  bool fast, const Tensor& out) const {
         cuda::projection::project(context_, x, law, first_feature, fast, out);
@@ -111,9 +143,22 @@ public:
                       const Tensor& out) const {
         cuda::projection::back_project(context_, y, law, first_feature, out);
     }
+    // Nothing waits for the device: a row whose projection is NaN cannot be refused.
+    int64_t gaussian_signs(const ConstTensor& x, uint64_t seed, int64_t n_bits,
+                           const Tensor& codes) const {
+        cuda::projection::gaussian_signs(context_, x, seed, n_bits, codes);
+        return -1;
+    }
     void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
                const Tensor& out) const {
         cuda::projection::block(context_, law, first_row, first_column, out);
+    }
+    void hadamard(const ConstTensor& x, int64_t axis, const Tensor& out) const {
+        cuda::projection::hadamard(context_, x, axis, out);
+    }
+    void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse,
+                const Tensor& out) const {
+        cuda::projection::rotate(context_, x, seed, rounds, inverse, out);
     }
 
 private:

@@ -4,8 +4,10 @@
 
 #include <string>
 
+#include "bind/attention.hpp"
 #include "bind/cuda_backend.hpp"
 #include "bind/exceptions.hpp"
+#include "bind/lsh.hpp"
 #include "bind/mitchell.hpp"
 #include "bind/projection.hpp"
 #include "core/error.hpp"
@@ -60,7 +62,12 @@ void bind_devices(py::module_& module) {
 PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     slipstick::bind::register_exceptions();
     bind_devices(module);
+    slipstick::bind::bind_attention<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_attention_backward<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_attention_varlen<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_products<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_simhash<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_block<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_transforms<slipstick::bind::CudaBackend>(module);
 }

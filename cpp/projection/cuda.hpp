@@ -13,8 +13,8 @@ namespace slipstick::cuda::projection {
 using slipstick::projection::Kind;
 using slipstick::projection::Law;
 
-// Dense x, and the adjoint, of the kinds "rademacher", "gaussian" and "sparse"; throws
-// std::invalid_argument for another. `fast` allows other bits: signs times 16 or 32 bits then run
+// Dense x, and the adjoint, of all kinds but the hashed ones, for which std::invalid_argument is
+// thrown. `fast` allows other bits: signs times 16 or 32 bits then run
 // on tensor cores, with the error of float32 sums.
 void project(const Context& context, const ConstTensor& x, const Law& law, uint64_t first_feature,
              bool fast, const Tensor& out);
@@ -24,5 +24,20 @@ void back_project(const Context& context, const ConstTensor& y, const Law& law,
 // out[i][j] = A[first_row + i][first_column + j], float64 or float32.
 void block(const Context& context, const Law& law, uint64_t first_row, uint64_t first_column,
            const Tensor& out);
+
+// As the CPU's (projection/signs.hpp); the bits of a sum that is NaN are 0.
+void gaussian_signs(const Context& context, const ConstTensor& x, uint64_t seed, int64_t n_bits,
+                    const Tensor& codes);
+
+// The block SRHT of dense vectors, and its adjoint.
+void project_srht(const Context& context, const ConstTensor& x, const Law& law,
+                  uint64_t first_feature, const Tensor& out);
+void back_project_srht(const Context& context, const ConstTensor& y, const Law& law,
+                       uint64_t first_feature, const Tensor& out);
+
+// `out` may be x itself.
+void hadamard(const Context& context, const ConstTensor& x, int64_t axis, const Tensor& out);
+void rotate(const Context& context, const ConstTensor& x, uint64_t seed, int64_t rounds,
+            bool inverse, const Tensor& out);
 
 }  // namespace slipstick::cuda::projection

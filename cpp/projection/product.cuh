@@ -54,6 +54,7 @@ struct ProductProblem {
     int64_t first_chain, chains, slice_chains;
     // Where slices of one chain put it, [slice][row][column]; null where the sums are complete.
     void* slices;
+    // Of uint8: the signs of the sums, eight columns to a byte that lie side by side.
     ScaledTarget out;
 };
 
@@ -383,6 +384,7 @@ __device__ __forceinline__ void multiply_tile(const ProductProblem& p, typename 
         if (out_row >= p.x_rows.count) break;
         const int64_t from = column + T::thread_column() * T::kColumnSums;
         const int64_t line = p.slices != nullptr ? 0 : offset_of(p.out.rows, out_row);
+        unsigned byte = 0;
 #pragma unroll
         for (int c = 0; c < T::kColumnSums; ++c) {
             if (from + c >= p.columns) break;
@@ -390,10 +392,14 @@ __device__ __forceinline__ void multiply_tile(const ProductProblem& p, typename 
             if (p.slices != nullptr) {
                 static_cast<Sum*>(
                     p.slices)[(slice * p.x_rows.count + out_row) * p.columns + from + c] = total;
+            } else if (p.out.dtype == Dtype::kUInt8) {
+                byte |= static_cast<unsigned>(total >= Sum{0}) << c;
             } else {
                 p.out.store(line + (from + c) * p.out.column_stride, total);
             }
         }
+        if (p.slices == nullptr && p.out.dtype == Dtype::kUInt8 && from < p.columns)
+            static_cast<uint8_t*>(p.out.data)[line + from / 8] = static_cast<uint8_t>(byte);
     }
     __syncthreads();
 }

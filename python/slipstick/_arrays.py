@@ -30,12 +30,16 @@ class Framework(NamedTuple):
         are computed in NumPy's memory and handed over by `finish`.
     kernels : module
         The compiled module for where the array is.
+    number : callable
+        Makes a number of an array of shape (). One on a device stays what it is: to read it would
+        wait.
     """
 
     empty: Empty
     finish: Callable[[Any], Any]
     mutable: bool = True
     kernels: Any = _cpu
+    number: Callable[[Any], Any] = float
 
 
 class Place(NamedTuple):
@@ -187,7 +191,8 @@ def _on_device(function: str, place: Place) -> Framework:
             f"{function}: arrays must be on the CPU, since this build of slipstick has no CUDA "
             f"module, got one on CUDA device {place.device}"
         )
-    return Framework(DeviceMemory(function, place), _itself, kernels=kernels)
+    memory = DeviceMemory(function, place)
+    return Framework(memory, _itself, kernels=kernels, number=_itself)
 
 
 def framework_of(function: str, array: Any, out: Any = None) -> Framework:

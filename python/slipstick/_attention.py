@@ -39,11 +39,6 @@ class AttentionStats(NamedTuple):
     max_logit: Any
 
 
-# What runs below all checks. The operator of slipstick.torch, whose types have made them, comes
-# here too: the bridges name no module of kernels themselves.
-_kernel = _cpu.attention
-
-
 def attention(
     query: Any,
     key: Any,
@@ -117,6 +112,13 @@ def attention(
     threads, and those of a sequence not on the rest of the batch. NaN and infinities in a key or
     value reach only the rows that see it; an infinite or NaN lambda propagates.
 
+    Arrays on a CUDA device (torch, cupy) may have up to 256 columns. `mask` and `scale`, where that
+    is an array of more than a number, lie there too; `key_lengths` and `n_keys` there or on the
+    host. Nothing waits for the device, so calls can be captured into graphs, and nothing that lies
+    there can be refused for its values: rows whose number of keys is negative, or whose length is
+    beyond the keys, become NaN. Bits are the same from call to call, whatever the batch and the
+    device's size; they differ from the CPU's, and from one kind of device to another.
+
     Source: Su Jianlin, kexue.fm/archives/8823 (2021) and 9034 (2022).
 
     Examples
@@ -135,7 +137,7 @@ def attention(
     left, right = _window("attention", window)
     framework = framework_of("attention", query)
     finish = framework_of("attention", query, out).finish
-    result, *stats = _kernel(
+    result, *stats = framework.kernels.attention(
         query,
         key,
         value,
@@ -213,7 +215,8 @@ def softmax(
         raise TypeError(f"softmax: `axis` must be an int, got {name}") from None
     if abs(axis) > _FURTHEST:
         raise ValueError(f"softmax: `axis` must be one of the axes of `scores`, got {given(axis)}")
-    return framework.finish(_cpu.softmax(scores, law, values, axis, out, framework.empty))
+    result = framework.kernels.softmax(scores, law, values, axis, out, framework.empty)
+    return framework.finish(result)
 
 
 @lru_cache(maxsize=256)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from slipstick import _cpu
-from slipstick._arrays import framework_of
+from slipstick._arrays import Framework, framework_of
 from slipstick._attention import (
     _LOGN,
     AttentionStats,
@@ -36,7 +35,8 @@ class AttentionGrads(NamedTuple):
         ``Su``: that of kappa, a float. ``SSMax``: those of s and b, a pair; each a float, or a
         float64 NumPy array where the parameter has one entry a head. A number or an array as scale:
         that of lambda, added up to the argument's shape; a float, or an array of the argument's
-        dtype and framework. Other scales: None.
+        dtype and framework. Other scales: None. For inputs on a CUDA device each is an array there,
+        of shape () instead of a float and in the framework of `query`: to read one would wait.
     """
 
     query: Any
@@ -105,7 +105,8 @@ def attention_backward(
 
     Scores are computed again, so memory beyond inputs and results grows linearly with their length.
     Results do not depend on the number of threads, and those of a sequence not on the rest of the
-    batch.
+    batch. On a CUDA device too no sum depends on which block comes first; what differs there is
+    said of `attention`.
 
     Examples
     --------
@@ -126,7 +127,9 @@ def attention_backward(
     framework = framework_of(_NAME, query)
     learns = not isinstance(scale, Scale) or isinstance(scale, (Su, SSMax))
     scale_framework = framework_of(_NAME, values)
-    *grads, grad_scale = _cpu.attention_backward(
+    if framework.number is not float:  # on a device, wherever the scale came from
+        scale_framework = framework
+    *grads, grad_scale = framework.kernels.attention_backward(
         grad_out,
         query,
         key,
@@ -151,9 +154,10 @@ def attention_backward(
     )
     d_query, d_key, d_value = map(framework.finish, grads)
     if not isinstance(scale, Scale):
-        grad_scale = float(grad_scale) if is_number(scale) else scale_framework.finish(grad_scale)
+        finish = framework.number if is_number(scale) else scale_framework.finish
+        grad_scale = finish(grad_scale)
     elif learns:
-        grad_scale = _of_parameters(scale, grad_scale, _columns(_NAME, query))
+        grad_scale = _of_parameters(scale, grad_scale, _columns(_NAME, query), framework)
     return AttentionGrads(d_query, d_key, d_value, grad_scale)
 
 
@@ -168,14 +172,14 @@ def _row_statistics(stats: Any) -> tuple[Any, Any]:
     return lse, entropy
 
 
-def _of_parameters(scale: Scale, sums: Any, dim: int) -> Any:
+def _of_parameters(scale: Scale, sums: Any, dim: int, framework: Framework) -> Any:
     """Carry the sums over rows of dlambda ln n and of dlambda, (heads, 2), on to parameters."""
-    dim = max(dim, 1)
+    dim, number = max(dim, 1), framework.number
     if isinstance(scale, Su):
-        return float(sums[:, 0].sum()) / dim
+        return number(sums[:, 0].sum()) / dim
     assert isinstance(scale, SSMax)
     parts = ((scale.s, sums[:, 0]), (scale.b, sums[:, 1]))
     return tuple(
-        part / math.sqrt(dim) if isinstance(given, tuple) else float(part.sum()) / math.sqrt(dim)
+        (part if isinstance(given, tuple) else number(part.sum())) / math.sqrt(dim)
         for given, part in parts
     )

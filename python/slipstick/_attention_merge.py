@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick._attention import AttentionStats
 
@@ -66,7 +65,8 @@ def merge_attention(
     """
     arrays = [_arrays_of(number, part) for number, part in enumerate(_listed(parts))]
     framework = framework_of("merge_attention", arrays[0][0] if arrays else None)
-    result, *stats = map(framework.finish, _cpu.merge_attention(arrays, framework.empty))
+    merged = framework.kernels.merge_attention(arrays, framework.empty)
+    result, *stats = map(framework.finish, merged)
     return result, AttentionStats(*stats)
 
 

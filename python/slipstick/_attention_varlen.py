@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick._attention import (
     _LOGN,
@@ -87,7 +86,8 @@ def attention_varlen(
     Notes
     -----
     All sequences and heads are computed at once. Memory beyond inputs and result grows linearly
-    with tokens.
+    with tokens. On a CUDA device, see `attention`; `cu_seqlens_q` and `cu_seqlens_k` that lie there
+    cannot be refused for their values, and if they do not fit, all rows become NaN.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def attention_varlen(
     left, right = _window(name, window)
     framework = framework_of(name, query)
     finish = framework_of(name, query, out).finish
-    result, *stats = _cpu.attention_varlen(
+    result, *stats = framework.kernels.attention_varlen(
         query,
         key,
         value,

@@ -52,6 +52,9 @@ void check_argument(const Launch& launch, int index, const void* value, size_t b
 
 void run_grid(const Launch& launch, const Thread& thread, uint64_t seed);
 unsigned char* shared_memory();
+size_t shared_bytes();
+// Depends on the launch's seed.
+uint64_t random_below(uint64_t limit);
 // Whether this OS thread runs a kernel's thread now.
 bool in_kernel();
 // Never comes back: the running kernel ends with a Fault.

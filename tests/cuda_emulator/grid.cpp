@@ -14,6 +14,7 @@
 
 #include "emulator.hpp"
 #include "fiber.hpp"
+#include "hopper.hpp"
 
 dim3 threadIdx;
 dim3 blockIdx;
@@ -100,6 +101,7 @@ struct Block {
     Wait wait;  // of the thread that waits last
     unsigned char* shared;
     std::exception_ptr failure;
+    Random* random;
 };
 Block block;
 
@@ -149,15 +151,15 @@ std::string name(const Site& site) {
     throw Fault(place() + ": waits at " + name(at.wait.site) + ", but " + reason);
 }
 
-// All who meet have to be at one place of the program.
-void check_meeting(const std::vector<Waiting>& waiting) {
-    const Waiting& first = waiting.front();
-    for (const Waiting& other : waiting) {
-        const Site& site = other.wait.site;
-        const bool same = site.line == first.wait.site.line &&
-                          (site.file == first.wait.site.file ||
-                           std::strcmp(site.file, first.wait.site.file) == 0);
-        if (!same) fail(first, "another thread of the block at " + name(site));
+bool is_same(const Site& a, const Site& b) {
+    return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
+}
+
+// All have to wait at the same place of the program.
+void check_places(const Waiting& first, const std::vector<Waiting>& others) {
+    for (const Waiting& other : others) {
+        if (!is_same(other.wait.site, first.wait.site))
+            fail(first, "another thread of the block at " + name(other.wait.site));
     }
 }
 
@@ -165,11 +167,12 @@ void check_meeting(const std::vector<Waiting>& waiting) {
 // others at a meeting, and those that wait for something to hold.
 class Threads {
 public:
-    explicit Threads(Random& random) : random_(random) {}
+    explicit Threads(Random& random) : random_(random), hurried_(random.below(2) == 0) {}
 
     void run() {
         while (!block.order.empty()) resume(take_fiber());
         while (next() || recheck()) {
+            if (!hurried_) std::swap(ready_.back(), ready_[random_.below(ready_.size())]);
             const Waiting going = std::move(ready_.back());
             ready_.pop_back();
             become(going.thread);
@@ -198,7 +201,7 @@ private:
         std::vector<Waiting>& all = meetings_[waiting.wait.meeting];
         all.push_back(std::move(waiting));
         if (all.size() < all.front().wait.members) return;
-        check_meeting(all);
+        check_places(all.front(), all);
         random_.shuffle(all);
         for (Waiting& each : all) ready_.push_back(std::move(each));
         meetings_.erase(ready_.back().wait.meeting);
@@ -223,19 +226,15 @@ private:
     // Nobody can go on.
     [[noreturn]] void fail_at_meeting() {
         const Waiting& first = meetings_.begin()->second.front();
-        for (const auto& [id, waiting] : meetings_) {
-            if (id == first.wait.meeting)
-                check_meeting(waiting);
-            else
-                fail(first, "another thread of the block at " + name(waiting.front().wait.site));
-        }
-        if (!polling_.empty())
-            fail(first, "another thread of the block at " + name(polling_.front().wait.site));
+        for (const auto& [id, waiting] : meetings_) check_places(first, waiting);
+        check_places(first, polling_);
         const size_t missing = first.wait.members - meetings_.begin()->second.size();
         fail(first, std::to_string(missing) + " threads of the block have ended");
     }
 
     Random& random_;
+    // In every other block whoever met last goes on first: one warp may be far ahead of the others.
+    bool hurried_;
     std::vector<Waiting> ready_;
     std::map<int, std::vector<Waiting>> meetings_;
     std::vector<Waiting> polling_;
@@ -247,7 +246,13 @@ void run_block(Random& random) {
     block.order.resize(block.indices.size());
     std::iota(block.order.begin(), block.order.end(), 0u);
     random.shuffle(block.order);
+    forget_hopper();
+    forget_products();
     Threads(random).run();
+    if (are_boxes_on_their_way() || are_products_running()) {
+        throw Fault(text(*block.launch) + ", block " + text(blockIdx) +
+                    ": ended before what it had started");
+    }
     if (shared.is_overrun()) {
         throw Fault(text(*block.launch) + ", block " + text(blockIdx) + ": wrote beyond its " +
                     std::to_string(block.launch->shared_bytes) + " bytes of shared memory");
@@ -275,7 +280,7 @@ void run_blocks(Random& random) {
 void run_grid(const Launch& launch, const Thread& thread, uint64_t seed) {
     gridDim = launch.grid;
     blockDim = launch.block;
-    block = {&launch, &thread, {}, {}, 0, {}, nullptr, nullptr};
+    block = {&launch, &thread, {}, {}, 0, {}, nullptr, nullptr, nullptr};
     forget_block();
     for (unsigned z = 0; z < blockDim.z; ++z) {
         for (unsigned y = 0; y < blockDim.y; ++y) {
@@ -283,6 +288,7 @@ void run_grid(const Launch& launch, const Thread& thread, uint64_t seed) {
         }
     }
     Random random(seed);
+    block.random = &random;
     try {
         run_blocks(random);
     } catch (...) {
@@ -310,6 +316,8 @@ unsigned running_thread() { return block.running; }
 unsigned block_threads() { return static_cast<unsigned>(block.indices.size()); }
 
 unsigned char* shared_memory() { return block.shared; }
+size_t shared_bytes() { return block.launch->shared_bytes; }
+uint64_t random_below(uint64_t limit) { return block.random->below(limit); }
 
 bool in_kernel() { return Fiber::running() != nullptr; }
 

@@ -197,6 +197,12 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
         case cudaDevAttrMultiProcessorCount:
             *value = limits.multiprocessors;
             break;
+        case cudaDevAttrComputeCapabilityMajor:
+            *value = limits.major;
+            break;
+        case cudaDevAttrComputeCapabilityMinor:
+            *value = limits.minor;
+            break;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin:
             *value = static_cast<int>(limits.shared_bytes_at_most);
             break;

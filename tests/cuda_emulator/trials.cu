@@ -2,6 +2,7 @@
 #include "trials.hpp"
 
 #include "core/launch.cuh"
+#include "core/ptx.cuh"
 
 namespace cuda_emulator {
 namespace {
@@ -9,6 +10,7 @@ namespace {
 using slipstick::cuda::Context;
 using slipstick::cuda::dynamic_shared;
 using slipstick::cuda::launch;
+namespace ptx = slipstick::cuda;
 
 struct Operands {
     const int* from;
@@ -81,6 +83,54 @@ __global__ void endless_recursion(Operands operands) {
         endless_recursion({operands.from, operands.to, frame[threadIdx.x] % 2 + 1});
 }
 
+// Each lane's sum over its warp.
+__global__ void warp_sums(Operands operands) {
+    int sum = operands.from[threadIdx.x];
+    for (int mask = 1; mask < 32; mask *= 2) sum += ptx::shuffle_xor(sum, mask);
+    operands.to[threadIdx.x] = sum;
+}
+
+__global__ void some_lanes_meet(Operands operands) {
+    if (threadIdx.x % 32 < 7) return;
+    operands.to[threadIdx.x] = ptx::shuffle(operands.from[threadIdx.x], 7);
+}
+
+// The product of A, 16 x 16, and B, 16 x 8, both bfloat16 and row by row, one after the other in
+// `from`: 128 floats.
+__global__ void tensor_product(Operands operands) {
+    int* const shared = dynamic_shared<int>();
+    const unsigned lane = threadIdx.x;
+    for (int i = 0; i < 2; ++i)
+        ptx::copy_async(shared + 4 * (32 * i + lane), operands.from + 4 * (32 * i + lane),
+                        32 * i + lane < 48);
+    ptx::commit_copies();
+    ptx::wait_for_copies<0>();
+    __syncthreads();
+    uint32_t a[4];
+    uint32_t b[4];
+    ptx::load_matrices(a, shared + (lane % 16 * 16 + lane / 16 * 8) / 2);
+    ptx::load_matrices_transposed(b, shared + 128 + lane % 16 * 8 / 2);
+    float d[4] = {0, 0, 0, 0};
+    ptx::multiply_add<slipstick::BFloat16>(d, a, b[0], b[1]);
+    auto* const to = reinterpret_cast<float*>(operands.to);
+    for (unsigned i = 0; i < 4; ++i) to[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = d[i];
+}
+
+// Reads what was copied, and then what was copied and waited for.
+__global__ void copies(Operands operands) {
+    int* const shared = dynamic_shared<int>() + 4 * threadIdx.x;
+    ptx::copy_async(shared, operands.from + 4 * threadIdx.x);
+    ptx::commit_copies();
+    operands.to[2 * threadIdx.x] = shared[0];
+    ptx::wait_for_copies<0>();
+    operands.to[2 * threadIdx.x + 1] = shared[0];
+}
+
+__global__ void misaligned_row(Operands) {
+    uint32_t fragment[4];
+    ptx::load_matrices(fragment, dynamic_shared<int>() + 1);
+}
+
 __global__ void throws(Operands) { throw std::out_of_range("from a kernel"); }
 
 }  // namespace
@@ -105,6 +155,11 @@ void run_trial(const std::string& name, int device, intptr_t stream, intptr_t fr
     run("host_address", &host_address, static_cast<uintptr_t>(from) / 2);
     run("endless_recursion", &endless_recursion, operands);
     run("misaligned", &misaligned, operands);
+    run("warp_sums", &warp_sums, operands);
+    run("some_lanes_meet", &some_lanes_meet, operands);
+    run("tensor_product", &tensor_product, operands);
+    run("copies", &copies, operands);
+    run("misaligned_row", &misaligned_row, operands);
     run("throws", &throws, operands);
 }
 

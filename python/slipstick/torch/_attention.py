@@ -10,7 +10,7 @@ from torch import Tensor
 from slipstick import AttentionStats
 from slipstick._attention import _flag, _softcap, _window
 from slipstick.scales import LogN, Scale
-from slipstick.torch import _attention_ops, _checks, _library
+from slipstick.torch import _attention_ops, _library
 from slipstick.torch._scales import DEFAULT, LearnableScale, lowered
 
 __all__ = ["attention"]
@@ -36,7 +36,8 @@ def attention(
     """Compute softmax(lambda_i <q_i, k_j>) v_j with gradients for query, key, value and scale.
 
     The values are those of `slipstick.attention`, bit for bit; n_i, by which lambda_i grows, is the
-    number of keys that query row i may attend, counted by the kernel.
+    number of keys that query row i may attend, counted by the kernel. Tensors are on the CPU or on
+    a CUDA device, where nothing waits, the gradients of scales included.
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ def attention(
         Query i sees keys from i + keys - queries - left to i + keys - queries + right, both
         included; None or -1 leaves a side open.
     key_lengths : int or integer Tensor of shape (batch,), optional
-        The valid keys of each sequence; those behind are neither read nor counted.
+        The valid keys of each sequence; those behind are neither read nor counted. This and
+        `n_keys` may lie on the CPU whatever device the rest is on: their values are checked then.
     mask : Tensor, optional
         Broadcasts to (batch, heads, queries, keys). bool: True where a key may be attended.
         Floating point: added to the scores, after `softcap`; only -inf hides a key. It has no
@@ -114,7 +116,7 @@ def attention(
         or softcap is not None
         or n_keys is not None
     ):
-        options = _options(query, scale, causal, window, key_lengths, mask, softcap, n_keys)
+        options = _options(scale, causal, window, key_lengths, mask, softcap, n_keys)
     elif scale is not _LOGN:
         factor, law, numbers, tensor = lowered(scale)
         if tensor is not None:
@@ -142,7 +144,6 @@ def _with_stats(*args: Any) -> Any:
 
 
 def _options(
-    query: Any,
     scale: Any,
     causal: bool,
     window: Any,
@@ -163,22 +164,21 @@ def _options(
         cap = cap * 1.0  # may be left open; the kernel checks the number
     else:
         cap = _softcap("attention", softcap)
-    lengths = _integers("key_lengths", key_lengths, query)
-    counts = _integers("n_keys", n_keys, query)
+    lengths = _integers("key_lengths", key_lengths)
+    counts = _integers("n_keys", n_keys)
     return (causal, factor, law, numbers, tensor, mask, left, right, lengths, cap, counts)
 
 
-def _integers(name: str, value: Any, query: Tensor) -> Any:
-    """Return a tensor of integers for an int or a sequence of ints; tensors pass."""
+def _integers(name: str, value: Any) -> Any:
+    """Return a tensor on the CPU for an int or a sequence of ints; tensors pass."""
     if value is None or isinstance(value, Tensor):
         return value
-    _checks.tensors("attention", ("query",), query)
     if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         number: Any = value
         # Not torch.tensor, which would make a constant of a size that torch.compile leaves open.
-        return torch.full((), number, dtype=torch.int64, device=query.device)
+        return torch.full((), number, dtype=torch.int64, device="cpu")
     if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
-        return torch.tensor(value, dtype=torch.int64, device=query.device)
+        return torch.tensor(value, dtype=torch.int64, device="cpu")
     raise TypeError(
         f"attention: `{name}` must be an int, ints or a tensor of integers, got "
         f"{type(value).__name__}"

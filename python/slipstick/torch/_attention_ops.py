@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import slipstick
-from slipstick._arrays import framework_of
-from slipstick._attention import _kernel, _lower, _lowered, _window
+from slipstick._arrays import Framework, framework_of
+from slipstick._attention import _lower, _lowered, _window
 from slipstick.torch import _checks, _library
 from slipstick.torch._scales import GIVEN, NUMBERS, scale_from, scale_of
 
@@ -26,42 +26,24 @@ _INPUTS = "Tensor query, Tensor key, Tensor value"
 # How many arguments stand before the options.
 _FORWARD, _BACKWARD = 3, 9
 # Places among the options.
-_LAW, _SCALE, _MASK = 2, 4, 5
-_TENSORS = {_SCALE: "scale", _MASK: "mask", 8: "key_lengths", 10: "n_keys"}
+_SCALE, _MASK = 4, 5
+_TENSORS = {_SCALE: "scale", _MASK: "mask"}
+_INTEGERS = {8: "key_lengths", 10: "n_keys"}  # may lie on the CPU, whatever device the rest is on
 
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
-_empty = framework_of("attention", torch.empty(0, device="cpu")).empty
+_ON_CPU = framework_of("attention", torch.empty(0, device="cpu"))
 
 
-def _given(
-    causal: bool = False,
-    factor: float | None = None,
-    law: str = "LogN",
-    numbers: Sequence[float] = NUMBERS,
-    scale: Tensor | None = None,
-    mask: Tensor | None = None,
-    left: int = -1,
-    right: int = -1,
-    key_lengths: Tensor | None = None,
-    softcap: float = 0.0,
-    n_keys: Tensor | None = None,
-) -> dict[str, Any]:
-    """Return the operator's options as the options of `slipstick.attention`."""
-    return {
-        "scale": scale_from(factor, law, numbers, scale),
-        "causal": causal,
-        "mask": mask,
-        "window": None if left == right == -1 else (left, right),
-        "key_lengths": key_lengths,
-        "softcap": softcap or None,
-        "n_keys": n_keys,
-    }
+def _framework(query: Tensor) -> Framework:
+    """Return where the kernels of `query` are; on the CPU without the search, a microsecond."""
+    return framework_of("attention", query) if query.is_cuda else _ON_CPU
 
 
 # Kernels see no tensor that requires a gradient while gradients are on, which slipstick's functions
-# refuse: the autograd rules run them without gradients, or where none is required.
+# refuse: the autograd rules run them without gradients, or where none is required. They run past
+# `slipstick.attention`, whose checks the operators' types have made.
 
 
 def _forward(
@@ -81,22 +63,14 @@ def _forward(
     softcap: float = 0.0,
     n_keys: Tensor | None = None,
 ) -> Four:
-    """Run the kernel, past `slipstick.attention`, whose checks the operator's types have made."""
     if left < -1 or right < -1:
         _window("attention", (left, right))
-    if factor is not None:
-        kind, values = "given", np.asarray(factor)
-    elif scale is None:
-        shape = query.shape
-        kind, values = _lambda_of(law, tuple(numbers), shape[-1] if shape else 1)
-    else:
-        kind, values = _lowered("attention", scale_from(None, law, numbers, scale), query)
-    result: Four = _kernel(
+    framework = _framework(query)
+    result: Four = framework.kernels.attention(
         query,
         key,
         value,
-        kind,
-        values,
+        *_lambda(query, factor, law, numbers, scale),
         causal,
         left,
         right,
@@ -106,23 +80,47 @@ def _forward(
         n_keys,
         with_stats,
         None,
-        _empty,
+        framework.empty,
     )
     return result
 
 
+def _lambda(
+    query: Tensor,
+    factor: float | None,
+    law: str,
+    numbers: Sequence[float],
+    scale: Tensor | None,
+) -> tuple[str, Any]:
+    """Return the law and its numbers, as the kernels take them."""
+    if factor is not None:
+        return "given", np.asarray(factor)
+    if scale is None:
+        return _lambda_of(law, tuple(numbers), _columns(query))
+    if scale.device != query.device:
+        _checks.tensors("attention", ("query", "scale"), query, scale, cuda=True)
+    if scale.is_cuda and law != GIVEN:  # left there: to look at its numbers would wait
+        return "affine_log", scale.to(torch.float64) / math.sqrt(_columns(query))
+    return _lowered("attention", scale_from(law, scale), query)
+
+
 @lru_cache(maxsize=256)
 def _lambda_of(law: str, numbers: tuple[float, ...], dim: int) -> tuple[str, Any]:
-    return _lower(scale_of(law, numbers), max(dim, 1))
+    return _lower(scale_of(law, numbers), dim)
+
+
+def _columns(query: Tensor) -> int:
+    shape = query.shape
+    return max(shape[-1], 1) if shape else 1
 
 
 def kernel(*args: Any) -> Any:
-    """Run the operator `attention` on the CPU."""
+    """Run the operator `attention` where its tensors are."""
     return _forward(False, *args)[0]
 
 
 def kernel_with_stats(*args: Any) -> Four:
-    """Run the operator `attention_with_stats` on the CPU."""
+    """Run the operator `attention_with_stats` where its tensors are."""
     return _forward(True, *args)
 
 
@@ -136,39 +134,61 @@ def _attention_backward(
     entropy: Tensor,
     grad_lse: Tensor | None,
     grad_entropy: Tensor | None,
-    *options: Any,
+    causal: bool = False,
+    factor: float | None = None,
+    law: str = "LogN",
+    numbers: Sequence[float] = NUMBERS,
+    scale: Tensor | None = None,
+    mask: Tensor | None = None,
+    left: int = -1,
+    right: int = -1,
+    key_lengths: Tensor | None = None,
+    softcap: float = 0.0,
+    n_keys: Tensor | None = None,
 ) -> Four:
-    grads = slipstick.attention_backward(
+    if left < -1 or right < -1:
+        _window("attention_backward", (left, right))
+    framework = _framework(query)
+    *grads, learned = framework.kernels.attention_backward(
         grad_out,
         query,
         key,
         value,
         out,
-        slipstick.AttentionStats(lse, entropy, None),
-        grad_lse=grad_lse,
-        grad_entropy=grad_entropy,
-        **_given(*options),
+        lse,
+        entropy,
+        grad_lse,
+        grad_entropy,
+        *_lambda(query, factor, law, numbers, scale),
+        causal,
+        left,
+        right,
+        key_lengths,
+        mask,
+        softcap,
+        n_keys,
+        scale is not None,
+        framework.empty,
+        framework.empty,
     )
-    scale = options[_SCALE] if len(options) > _SCALE else None
     if scale is None:
         learned = lse.new_empty(0)
-    elif options[_LAW] == GIVEN:
-        learned = grads.scale
-    else:
-        parts = [
-            torch.as_tensor(part, dtype=torch.float64, device=scale.device) for part in grads.scale
-        ]
-        learned = torch.stack(parts, -1).reshape(scale.shape).to(scale.dtype)
-    return grads.query, grads.key, grads.value, learned
+    elif law != GIVEN:  # sums over rows of dlambda ln n and of dlambda, (heads, 2)
+        sums = learned if len(scale) > 1 else learned.sum(0, keepdim=True)
+        learned = (sums / math.sqrt(_columns(query))).to(scale.dtype)
+    grad_query, grad_key, grad_value = grads
+    return grad_query, grad_key, grad_value, learned
 
 
 def check(query: Any, key: Any, value: Any, options: tuple[Any, ...]) -> None:
     """Refuse what is no tensor with a kernel, by its name."""
     given = {"query": query, "key": key, "value": value}
-    for place, name in _TENSORS.items():
-        if place < len(options) and options[place] is not None:
-            given[name] = options[place]
-    _checks.tensors("attention", tuple(given), *given.values())
+    for place, name in (_TENSORS | _INTEGERS).items():
+        option = options[place] if place < len(options) else None
+        on_cpu = isinstance(option, Tensor) and option.device.type == "cpu"
+        if option is not None and not (on_cpu and place in _INTEGERS):
+            given[name] = option
+    _checks.tensors("attention", tuple(given), *given.values(), cuda=True)
 
 
 def _fake_out(query: Tensor, key: Tensor, value: Tensor, *options: Any) -> Tensor:
@@ -198,13 +218,18 @@ def _fake_backward(grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, 
 
 
 attention = _library.define(
-    "attention", f"({_INPUTS}, {_OPTIONS}) -> Tensor", kernel=kernel, fake=_fake_out
+    "attention",
+    f"({_INPUTS}, {_OPTIONS}) -> Tensor",
+    kernel=kernel,
+    fake=_fake_out,
+    cuda=True,
 )
 attention_with_stats = _library.define(
     "attention_with_stats",
     f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     kernel=kernel_with_stats,
     fake=_fake_with_stats,
+    cuda=True,
 )
 attention_backward = _library.define(
     "attention_backward",
@@ -212,6 +237,7 @@ attention_backward = _library.define(
     f"Tensor? grad_lse, Tensor? grad_entropy, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     kernel=_attention_backward,
     fake=_fake_backward,
+    cuda=True,
 )
 
 
@@ -258,8 +284,8 @@ def _attention_autograd(*args: Any) -> Any:
 
 
 _library.LIBRARY.impl("attention", _attention_autograd, "Autograd")
-_library.autocast("attention", _FORWARD)
-_library.autocast("attention_with_stats", _FORWARD)
+_library.autocast("attention", _FORWARD, cuda=True)
+_library.autocast("attention_with_stats", _FORWARD, cuda=True)
 
 
 def _vmap(op: Any, leading: int) -> Any:

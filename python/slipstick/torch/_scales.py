@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -260,14 +259,8 @@ def scale_of(law: str, numbers: tuple[float, ...]) -> Scale:
     )
 
 
-def scale_from(
-    factor: float | None, law: str, numbers: Sequence[float], scale: Tensor | None
-) -> Any:
-    """Return what `slipstick.attention` takes for these arguments of the operator."""
-    if factor is not None:
-        return factor
-    if scale is None:
-        return scale_of(law, tuple(numbers))
+def scale_from(law: str, scale: Tensor) -> Any:
+    """Return what `slipstick.attention` takes for a tensor on the CPU and its law."""
     if law == GIVEN:
         return scale
     s, b = scale.to(torch.float64).unbind(1)

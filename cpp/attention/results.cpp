@@ -1,13 +1,13 @@
-#include "attention/attention.hpp"
+#include "attention/results.hpp"
 
 #include "attention/arguments.hpp"
-#include "attention/scale.hpp"
-#include "attention/visibility.hpp"
-#include "core/broadcast.hpp"
+#include "attention/shape.hpp"
+#include "attention/view.hpp"
 #include "core/checks.hpp"
 #include "core/error.hpp"
+#include "core/nest.hpp"
 
-namespace slipstick::cpu::attention {
+namespace slipstick::attention {
 namespace {
 
 void check_axis(const char* function, Named argument, int axis_from_end, const char* what,
@@ -56,17 +56,20 @@ void check_mask(const char* function, const ConstTensor& mask, const Shape& shap
     }
 }
 
-void check_key_lengths(const char* function, const ConstTensor& lengths, const Shape& shape) {
-    check_integers(function, {"key_lengths", lengths},
+void check_key_lengths(const char* function, const Options& options, const Shape& shape) {
+    const ConstTensor& lengths = *options.key_lengths;
+    check_integers(function, {"key_lengths", lengths}, options.on_device.key_lengths,
                    lengths.rank == 0 || (lengths.rank == 1 && lengths.shape[0] == shape.batch),
                    text("an integer or of shape (batch,), here (", shape.batch, ",)"), shape.keys);
 }
 
-void check_n_keys(const char* function, const ConstTensor& n_keys, const Shape& shape,
+void check_n_keys(const char* function, const Options& options, const Shape& shape,
                   bool has_batch) {
+    const ConstTensor& n_keys = *options.n_keys;
     const int64_t rank = n_keys.rank;
+    const bool on_device = options.on_device.n_keys;
     if (!has_batch) {
-        check_integers(function, {"n_keys", n_keys},
+        check_integers(function, {"n_keys", n_keys}, on_device,
                        rank == 0 || (rank == 1 && n_keys.shape[0] == shape.queries),
                        text("an integer or of shape (queries,), here (", shape.queries, ",)"),
                        kLargestCount);
@@ -74,7 +77,7 @@ void check_n_keys(const char* function, const ConstTensor& n_keys, const Shape& 
     }
     const bool fits = rank == 0 || (rank <= 2 && n_keys.shape[0] == shape.batch &&
                                     (rank == 1 || n_keys.shape[1] == shape.queries));
-    check_integers(function, {"n_keys", n_keys}, fits,
+    check_integers(function, {"n_keys", n_keys}, on_device, fits,
                    text("an integer or of shape (batch,) or (batch, queries), here (", shape.batch,
                         ", ", shape.queries, ")"),
                    kLargestCount);
@@ -90,6 +93,31 @@ void check_like(Named argument, Dtype dtype, const ConstTensor& shape, const cha
     if (!same_shape(argument.tensor, shape)) {
         refuse_value(kBackward, "`", argument.name, "` must have shape ", shape_text(shape),
                      " like ", what, ", got ", shape_text(argument.tensor));
+    }
+}
+
+constexpr const char* kMerge = "merge_attention";
+
+ConstTensor without_last_axis(const ConstTensor& tensor) {
+    ConstTensor rows = tensor;
+    --rows.rank;
+    return rows;
+}
+
+ResultSpec spec_of(const ConstTensor& tensor) {
+    ResultSpec spec{tensor.dtype};
+    for (int axis = 0; axis < tensor.rank; ++axis) spec.append(tensor.shape[axis]);
+    return spec;
+}
+
+constexpr const char* kSoftmax = "softmax";
+
+void check_softmax_axis(const ConstTensor& scores, int64_t axis) {
+    if (scores.rank == 0)
+        refuse_value(kSoftmax, "`scores` must have at least one axis, got shape ()");
+    if (axis < -scores.rank || axis >= scores.rank) {
+        refuse_value(kSoftmax, "`axis` must be from ", -scores.rank, " to ", scores.rank - 1,
+                     " for `scores` of shape ", shape_text(scores), ", got ", axis);
     }
 }
 
@@ -117,9 +145,8 @@ ResultSpec result_of_attention(const Inputs& inputs, const Options& options, con
     check_scale(function, options.scale, rows, 1,
                 broadcasts_to(options.scale.values, 3, rows.shape), "(batch, heads, queries)");
     if (options.mask != nullptr) check_mask(function, *options.mask, shape);
-    if (options.key_lengths != nullptr) check_key_lengths(function, *options.key_lengths, shape);
-    if (options.n_keys != nullptr)
-        check_n_keys(function, *options.n_keys, shape, inputs.query.rank == 4);
+    if (options.key_lengths != nullptr) check_key_lengths(function, options, shape);
+    if (options.n_keys != nullptr) check_n_keys(function, options, shape, inputs.query.rank == 4);
     ResultSpec spec{inputs.query.dtype};
     for (int axis = 0; axis < inputs.query.rank - 1; ++axis) spec.append(inputs.query.shape[axis]);
     spec.append(shape.dim_v);
@@ -159,10 +186,7 @@ void check_attention_backward(const Inputs& inputs, const Options& options,
 
 ResultSpec result_of_scale_gradient(const Inputs& inputs, const Options& options) {
     if (options.scale.law == Law::kGiven) {
-        const ConstTensor& values = options.scale.values;
-        ResultSpec spec{values.dtype};
-        for (int axis = 0; axis < values.rank; ++axis) spec.append(values.shape[axis]);
-        return spec;
+        return spec_of(options.scale.values);
     }
     if (options.scale.law != Law::kAffineLog) {
         refuse_value(kBackward,
@@ -174,4 +198,57 @@ ResultSpec result_of_scale_gradient(const Inputs& inputs, const Options& options
     return spec;
 }
 
-}  // namespace slipstick::cpu::attention
+ResultSpec result_of_merge(const std::vector<Part>& parts) {
+    if (parts.empty()) refuse_value(kMerge, "`parts` must hold at least one part, got none");
+    const ConstTensor& first = parts.front().out;
+    const std::string first_name = parts.front().name + ".out";
+    for (const Part& part : parts) {
+        const std::string out_name = part.name + ".out";
+        check_dtype(kMerge, {out_name.c_str(), part.out}, is_float(part.out.dtype), kFloatDtypes);
+        check_same_dtype(kMerge, {{first_name.c_str(), first}, {out_name.c_str(), part.out}});
+        if (part.out.rank < 2 || part.out.rank > 4) {
+            refuse_value(kMerge, "`", out_name, "` must have 2, 3 or 4 axes, got shape ",
+                         shape_text(part.out));
+        }
+        if (!same_shape(part.out, first)) {
+            refuse_value(kMerge, "`", out_name, "` must have shape ", shape_text(first), " like `",
+                         first_name, "`, got ", shape_text(part.out));
+        }
+        const Dtype dtype = first.dtype == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32;
+        const ConstTensor rows = without_last_axis(first);
+        const auto check_stat = [&](const char* stat, const ConstTensor& tensor) {
+            const std::string stat_name = part.name + "." + stat;
+            check_dtype(kMerge, {stat_name.c_str(), tensor}, tensor.dtype == dtype,
+                        dtype == Dtype::kFloat64 ? "float64 for float64 parts"
+                                                 : "float32 for parts that are not float64");
+            if (!same_shape(tensor, rows)) {
+                refuse_value(kMerge, "`", stat_name, "` must have shape ", shape_text(rows),
+                             " like `", out_name, "` without its last axis, got ",
+                             shape_text(tensor));
+            }
+        };
+        check_stat("lse", part.lse);
+        check_stat("entropy", part.entropy);
+        check_stat("max_logit", part.max_logit);
+    }
+    return spec_of(first);
+}
+
+ResultSpec result_of_merged_stats(const std::vector<Part>& parts) {
+    return spec_of(parts.front().lse);
+}
+
+ResultSpec result_of_softmax(const ConstTensor& scores, const Scale& scale, int64_t axis) {
+    check_dtype(kSoftmax, {"scores", scores}, is_float(scores.dtype), kFloatDtypes);
+    check_softmax_axis(scores, axis);
+    ResultSpec rows{scores.dtype};  // the scores without the axis that is normalised
+    for (int i = 0; i < scores.rank; ++i)
+        if (i != (axis < 0 ? axis + scores.rank : axis)) rows.append(scores.shape[i]);
+    const ConstTensor shape{nullptr, rows.dtype, rows.rank, rows.shape.data(), nullptr};
+    check_scale(kSoftmax, scale, shape, shape.rank - 2,
+                broadcasts_to(scale.values, shape.rank, shape.shape),
+                "the shape of `scores` without `axis`");
+    return spec_of(scores);
+}
+
+}  // namespace slipstick::attention

@@ -1,0 +1,46 @@
+// The attention family on CUDA devices. The functions are the CPU's (attention/attention.hpp), and
+// results.hpp checks their arguments and says what the results look like. Tensors lie on the
+// context's device, but for options that may lie on the host (OnDevice, Bounds): those are read
+// before the call returns. What lies on the device is not looked at, so nothing waits and a call
+// can be captured into a graph; where key_lengths, n_keys or bounds there hold what the CPU would
+// refuse, the rows concerned become NaN.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "attention/results.hpp"
+#include "core/cuda.hpp"
+
+namespace slipstick::cuda::attention {
+
+using slipstick::attention::Bounds;
+using slipstick::attention::Gradients;
+using slipstick::attention::Inputs;
+using slipstick::attention::Options;
+using slipstick::attention::Packing;
+using slipstick::attention::Part;
+using slipstick::attention::Returned;
+using slipstick::attention::Scale;
+using slipstick::attention::Stats;
+
+inline constexpr int64_t kMostColumns = 256;  // of a head
+inline constexpr int64_t kMostRows = (int64_t{1} << 31) - 1;
+
+// Refuses what result_of_attention accepts and no kernel here takes.
+void check_sizes(const char* function, const Inputs& inputs);
+void check_packed_sizes(const Inputs& inputs);
+
+// `stats` may be null.
+void attention(const Context& context, const Inputs& inputs, const Options& options,
+               const Tensor& out, const Stats* stats);
+
+void attention_backward(const Context& context, const Inputs& inputs, const Options& options,
+                        const Returned& returned, const Gradients& gradients);
+
+// `packing` is packing_of(inputs, bounds).
+void attention_varlen(const Context& context, const Inputs& inputs, const Bounds& bounds,
+                      const Packing& packing, const Options& options, const Tensor& out,
+                      const Stats* stats);
+
+}  // namespace slipstick::cuda::attention
