@@ -24,6 +24,10 @@ void back_project(const Context& context, const ConstTensor& y, const Law& law,
 void block(const Context& context, const Law& law, uint64_t first_row, uint64_t first_column,
            const Tensor& out);
 
+// As the CPU's (projection/signs.hpp); the bits of a sum that is NaN are 0.
+void gaussian_signs(const Context& context, const ConstTensor& x, uint64_t seed, int64_t n_bits,
+                    const Tensor& codes);
+
 // `out` may be x itself.
 void hadamard(const Context& context, const ConstTensor& x, int64_t axis, const Tensor& out);
 void rotate(const Context& context, const ConstTensor& x, uint64_t seed, int64_t rounds,
