@@ -107,9 +107,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         begin = static_cast<int>(shared.some_first) / T::kKeys * T::kKeys;
         end = static_cast<int>(shared.some_last);
     } else {
-        const slipstick::attention::QueryRange seeing =
-            slipstick::attention::query_range(forward.window, sequence.queries, sequence.keys,
-                                              sequence.length, {owned, owned + T::kRows});
+        const QueryRange seeing = queries_of(forward, sequence, {owned, owned + T::kRows});
         begin = static_cast<int>(seeing.first * forward.group) / T::kKeys * T::kKeys;
         end = static_cast<int>(seeing.last * forward.group);
         fill(begin, begin % (2 * T::kKeys), T::kKeys);
