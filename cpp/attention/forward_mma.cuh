@@ -46,8 +46,7 @@ struct ForwardRow {
 
 // What a row's statistics are made of.
 struct ForwardSums {
-    float maximum;    // m
-    float reference;  // c m, as it was rounded
+    float maximum;
     float sum;
     float moment;
 };
@@ -475,11 +474,7 @@ private:
                                                         : 1.0f / sum;
                 if constexpr (Shape::kFull) {
                     const float moment = sum_of_row(rows[m].moment[half]);
-                    const float factor = reshaped ? 1.0f : fabsf(memory_.rows[r].factor);
-                    const float maximum = rows[m].maximum[half];
-                    if (lane_ % 4 == 0)
-                        memory_.sums[r] = {factor * maximum, memory_.rows[r].scale * maximum, sum,
-                                           moment};
+                    if (lane_ % 4 == 0) memory_.sums[r] = {rows[m].maximum[half], sum, moment};
                 }
             }
 #pragma unroll
@@ -492,28 +487,27 @@ private:
             memory_.query, warp_row_, problem_.dim_v, tiles_.out_aligned, problem_.out.column,
             [&](int r) { return has_row(r) ? place<T>(problem_.out, r) : nullptr; });
         if constexpr (Shape::kFull) {
-            if (problem_.has_stats()) write_rows_stats();
+            if (problem_.has_stats()) write_rows_stats(reshaped);
         }
         __syncthreads();
         if (memory_.cleared != 0) put_nonfinite_back();
     }
 
-    __device__ __forceinline__ void write_rows_stats() const {
+    __device__ __forceinline__ void write_rows_stats(bool reshaped) const {
 #pragma unroll 1
         for (int i = lane_; i < Shape::kWarpRows; i += kWarp) {
             const int r = warp_row_ + i;
             if (!has_row(r)) break;
             const ForwardSums& sums = memory_.sums[r];
+            const double factor = reshaped ? 1.0 : fabs(memory_.rows[r].factor);
             const RowStats<double> stats = slipstick::attention::row_stats<double>(
-                memory_.rows[r].empty(), kLn2 * sums.reference, sums.sum, kLn2 * sums.moment);
-            // Exponents were relative to the reference, but the largest score was the maximum.
-            const bool is_finite = fabs(stats.max_logit) < std::numeric_limits<float>::infinity();
+                memory_.rows[r].empty(), factor * sums.maximum, sums.sum, kLn2 * sums.moment);
             const Place at = place_of(r);
             write_stats<float>(problem_, work_.sequence, at.head, at.query,
                                {static_cast<float>(stats.lse),
-                                // 2^u is off by 2 ulp, and so may the entropy of one score be.
+                                // 2^u is off by 2 ulp, and so may what is left of two terms be.
                                 stats.entropy < 0 ? 0.0f : static_cast<float>(stats.entropy),
-                                is_finite ? sums.maximum : static_cast<float>(stats.max_logit)});
+                                static_cast<float>(stats.max_logit)});
         }
     }
 
