@@ -134,7 +134,29 @@ public:
                           const Tensor& out, const attention::Stats* stats) const {
         cuda::attention::attention_varlen(context_, inputs, bounds, packing, options, out, stats);
     }
+    void merge(const std::vector<attention::Part>& parts, const Tensor& out,
+               const attention::Stats& stats) const {
+        cuda::attention::merge(context_, parts, out, stats);
+    }
+    void softmax(const ConstTensor& scores, const attention::Scale& scale, bool scale_on_device,
+                 int64_t axis, const Tensor& out) const {
+        cuda::attention::softmax(context_, scores, scale, scale_on_device, axis, out);
+    }
 
+    void project(const ConstTensor& x, const projection::Law& law, uint64_t first_feature,
+                 bool fast, const Tensor& out) const {
+        cuda::projection::project(context_, x, law, first_feature, fast, out);
+    }
+    void back_project(const ConstTensor& y, const projection::Law& law, uint64_t first_feature,
+                      const Tensor& out) const {
+        cuda::projection::back_project(context_, y, law, first_feature, out);
+    }
+    // Nothing waits for the device: a row whose projection is NaN cannot be refused.
+    int64_t gaussian_signs(const ConstTensor& x, uint64_t seed, int64_t n_bits,
+                           const Tensor& codes) const {
+        cuda::projection::gaussian_signs(context_, x, seed, n_bits, codes);
+        return -1;
+    }
     void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
                const Tensor& out) const {
         cuda::projection::block(context_, law, first_row, first_column, out);
@@ -145,6 +167,13 @@ public:
     void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse,
                 const Tensor& out) const {
         cuda::projection::rotate(context_, x, seed, rounds, inverse, out);
+    }
+    void hamming_distance(const ConstTensor& a, const ConstTensor& b, const Tensor& out) const {
+        cuda::projection::hamming_distance(context_, a, b, out);
+    }
+    void hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t k,
+                      const Tensor& distances, const Tensor& indices) const {
+        cuda::projection::hamming_topk(context_, queries, codes, k, distances, indices);
     }
 
 private:

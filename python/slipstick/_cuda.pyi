@@ -6,6 +6,7 @@ def device_count() -> int: ...
 def device_name(device: int) -> str: ...
 def device_memory(device: int) -> int: ...
 def compute_capability(device: int) -> tuple[int, int]: ...
+def attention_kernels(device: int) -> list[str]: ...
 
 class Empty(Protocol):
     """Makes arrays on a device, whose memory is used in the order of a stream."""
@@ -125,6 +126,23 @@ def attention_varlen(
     out: Any,
     empty: Empty,
 ) -> tuple[Any, Any, Any, Any]: ...
+def project(
+    x: Any,
+    n_components: int,
+    law: tuple[str, int, int, float, int, int],
+    first_feature: int,
+    fast: bool,
+    out: Any,
+    empty: Empty,
+) -> Any: ...
+def back_project(
+    y: Any,
+    n_features: int,
+    law: tuple[str, int, int, float, int, int],
+    first_feature: int,
+    out: Any,
+    empty: Empty,
+) -> Any: ...
 def projection_block(
     law: tuple[str, int, int, float, int, int],
     first_row: int,
@@ -134,3 +152,8 @@ def projection_block(
     out: Any,
     empty: Empty,
 ) -> Any: ...
+def merge_attention(
+    parts: list[tuple[Any, Any, Any, Any]], empty: Empty
+) -> tuple[Any, Any, Any, Any]: ...
+def softmax(scores: Any, law: str, scale: Any, axis: int, out: Any, empty: Empty) -> Any: ...
+def simhash(x: Any, n_bits: int, seed: int, empty: Empty) -> Any: ...
