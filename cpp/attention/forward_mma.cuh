@@ -11,10 +11,10 @@
 //    128          128             64           67 KiB       255; full 255
 //    256           64             32           66 KiB       214, 212; full 226, 230
 //
-// That is two blocks a multiprocessor of 8.0 and 9.0, one of 8.6 and 8.9. In the full kernel of 128
-// columns five addresses of copies are spilled (10 loads a tile, from the first cache); nothing
-// else is. With 32 rows a warp's fragment of keys or values serves two products of 16 x 8 x 16;
-// with 16, shared memory would be the limit, not the tensor cores.
+// That is two blocks a multiprocessor; of 8.6 and 8.9 one from 128 columns on. In the full kernel
+// of 128 columns five addresses of copies are spilled (10 loads a tile, from the first cache);
+// nothing else is. With 32 rows a warp's fragment of keys or values serves two products of 16 x 8 x
+// 16; with 16, shared memory would be the limit, not the tensor cores.
 //
 // A tile of a warp at 128 columns is about 960 instructions (sm_90): 256 products (2048 cycles of
 // an A100's tensor core, 1024 of an H100's, of which mma.sync reaches some 60 %), 80 loads of
