@@ -12,7 +12,9 @@ set(common_sources
   cpp/mitchell/method.cpp
   cpp/mitchell/results.cpp
   cpp/mitchell/sums.cpp
-  cpp/projection/results.cpp)
+  cpp/projection/mixing.cpp
+  cpp/projection/results.cpp
+  cpp/projection/vector_pairs.cpp)
 
 # The CPU's part, but for what is compiled for levels.
 set(cpu_sources
@@ -41,7 +43,6 @@ set(cpu_sources
   cpp/projection/hadamard.cpp
   cpp/projection/hamming.cpp
   cpp/projection/hashed.cpp
-  cpp/projection/mixing.cpp
   cpp/projection/probes.cpp
   cpp/projection/projection.cpp
   cpp/projection/rotate.cpp
@@ -109,7 +110,17 @@ set(cuda_sources
   cpp/mitchell/tile_general.cu
   cpp/mitchell/tile_sums.cu
   cpp/projection/block.cu
-  cpp/projection/srht_rows.cu)
+  cpp/projection/codes.cu
+  cpp/projection/hamming.cu
+  cpp/projection/hamming_topk.cu
+  cpp/projection/products.cu
+  cpp/projection/rotate.cu
+  cpp/projection/rotation.cu
+  cpp/projection/rotation_long.cu
+  cpp/projection/srht.cu
+  cpp/projection/srht_rows.cu
+  cpp/projection/tensor_cores.cu
+  cpp/projection/vectors.cu)
 
 # Of it what is for compute capability 9.0 alone (sm_90a), and what stands in its place where that is
 # not compiled for.

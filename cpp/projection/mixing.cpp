@@ -1,8 +1,8 @@
 // Hadamard matrices of the orders that are no powers of two, by the constructions of R. Paley, "On
 // orthogonal matrices", 1933.
-#include "projection/rotate.hpp"
+#include "projection/rotation_shape.hpp"
 
-namespace slipstick::cpu::projection {
+namespace slipstick::projection {
 namespace {
 
 // The quadratic character modulo a prime: 0 at 0, 1 at the squares, else -1.
@@ -36,4 +36,4 @@ double mixing_entry(int order, int row, int column) {
     return row == column ? 1 : bordered(row, column, prime, -1);
 }
 
-}  // namespace slipstick::cpu::projection
+}  // namespace slipstick::projection

@@ -1,40 +1,17 @@
 #include "projection/rotate.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <vector>
 
 #include "core/rounding.hpp"
 #include "core/threads.hpp"
+#include "projection/rotation_shape.hpp"
 #include "projection/transform.hpp"
 
 namespace slipstick::cpu::projection {
 namespace {
 
-constexpr uint32_t kRotateTag = 0x524F5400u;
 constexpr int64_t kGrain = 1 << 14;  // numbers a thread: three rounds take 30 us or more
-
-// d = mixed * 2^p with mixed = 1, 12, 20 or 28, or else two overlapping powers of two.
-struct Shape {
-    int64_t size;
-    int mixed = 1;
-    int log2n;            // of the transform: p, or of the largest power of two within d
-    int64_t overlap = 0;  // where the second transform begins; 0 if there is one alone
-
-    explicit Shape(int64_t d) : size(d) {
-        const int twos = std::countr_zero(static_cast<uint64_t>(d));
-        const int64_t odd = d >> twos;
-        if (odd == 1) {
-            log2n = twos;
-        } else if (twos >= 2 && odd <= 7) {
-            mixed = static_cast<int>(4 * odd);
-            log2n = twos - 2;
-        } else {
-            log2n = static_cast<int>(std::bit_width(static_cast<uint64_t>(d))) - 1;
-            overlap = d - (int64_t{1} << log2n);
-        }
-    }
-};
 
 class Rotation {
 public:
@@ -111,7 +88,7 @@ private:
         transform_.rows(target + second * item(), n, target + second * item(), n, 1);
     }
 
-    Shape shape_;
+    RotationShape shape_;
     Transform transform_;
     int64_t rounds_;
     bool inverse_;

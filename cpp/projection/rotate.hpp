@@ -11,7 +11,4 @@ namespace slipstick::cpu::projection {
 // (seed, round, feature); `inverse` takes the transposes in reverse. README.md says what H is.
 void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse, const Tensor& out);
 
-// The Hadamard matrix of order 12, 20 or 28 that rotate mixes with: +1 or -1, row by row.
-double mixing_entry(int order, int row, int column);
-
 }  // namespace slipstick::cpu::projection

@@ -7,6 +7,7 @@
 #include "core/tensor.hpp"
 #include "projection/names.hpp"
 #include "projection/transform_kernels.hpp"
+#include "projection/vector_pairs.hpp"
 
 namespace slipstick::cpu::projection {
 
@@ -14,43 +15,6 @@ namespace slipstick::cpu::projection {
 constexpr bool computed_in_float(Dtype dtype) {
     return dtype == Dtype::kFloat32 || dtype == Dtype::kFloat16 || dtype == Dtype::kBFloat16;
 }
-
-// All axes of x and out but one, which is the axis of the vectors.
-class VectorPairs {
-public:
-    VectorPairs(const ConstTensor& x, const ConstTensor& out, int axis);
-
-    int64_t count() const { return count_; }
-
-    // Calls body(source, target, vectors, source_stride, target_stride) for runs that cover the
-    // vectors [begin, end): the first starts `source` elements into x and `target` into out.
-    template <class Body>
-    void for_each_run(int64_t begin, int64_t end, Body body) const {
-        for (int64_t at = begin; at < end;) {
-            const size_t last = rank_ - 1;
-            const int64_t within = at % shape_[last];
-            int64_t source = within * source_[last];
-            int64_t target = within * target_[last];
-            int64_t rest = at / shape_[last];
-            for (size_t axis = last; axis-- > 0;) {
-                source += rest % shape_[axis] * source_[axis];
-                target += rest % shape_[axis] * target_[axis];
-                rest /= shape_[axis];
-            }
-            const int64_t length = shape_[last] - within;
-            const int64_t vectors = length < end - at ? length : end - at;
-            body(source, target, vectors, source_[last], target_[last]);
-            at += vectors;
-        }
-    }
-
-private:
-    size_t rank_ = 0;
-    int64_t count_ = 1;
-    std::array<int64_t, kMaxRank> shape_{};
-    std::array<int64_t, kMaxRank> source_{};
-    std::array<int64_t, kMaxRank> target_{};
-};
 
 // The transform of 2^log2n numbers of a dtype of the table's, without a scale, or orthonormal: a
 // factor 1/4 before the stages 0, 4, 8, ... (1/2 where two or three stages are left, none where one

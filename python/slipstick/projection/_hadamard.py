@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.projection._arguments import index
 
@@ -58,4 +57,4 @@ def hadamard(x: Any, *, axis: int = -1, out: Any = None) -> Any:
     if not -_MOST_AXES <= number < _MOST_AXES:
         raise ValueError(f"hadamard: `axis` must be one of the axes of `x`, got {number}")
     framework = framework_of("hadamard", x, out)
-    return framework.finish(_cpu.hadamard(x, number, out, framework.empty))
+    return framework.finish(framework.kernels.hadamard(x, number, out, framework.empty))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.projection._arguments import integer
 
@@ -75,4 +74,6 @@ def rotate(
     if not isinstance(inverse, (bool, np.bool_)):
         raise TypeError(f"rotate: `inverse` must be a bool, got {type(inverse).__name__}")
     framework = framework_of("rotate", x, out)
-    return framework.finish(_cpu.rotate(x, seed, rounds, bool(inverse), out, framework.empty))
+    return framework.finish(
+        framework.kernels.rotate(x, seed, rounds, bool(inverse), out, framework.empty)
+    )
