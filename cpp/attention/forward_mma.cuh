@@ -46,7 +46,8 @@ struct ForwardRow {
 
 // What a row's statistics are made of.
 struct ForwardSums {
-    float maximum;
+    float maximum;    // m
+    float reference;  // c m, as it was rounded
     float sum;
     float moment;
 };
@@ -117,6 +118,7 @@ public:
     static constexpr int kKeyBlocks = kKeys / 8;
     static constexpr int kValueBlocks = kColumns / 8;
     static constexpr int kSteps = kColumns / 16;
+    static constexpr double kLn2 = 0.69314718055994530942;
 
     __device__ __forceinline__ ForwardBlock(const Problem& problem, const ForwardTiles& tiles,
                                             ForwardMemory<Shape>& memory)
@@ -309,6 +311,12 @@ private:
         load(memory_.value, tiles_.value, memory_.first_value, problem_.value.row, tile);
     }
 
+    // Whether columns from `column` on are known to be zeros: asked twice in the widest shape,
+    // where 192 columns, and 128 beside them, are what models have.
+    __device__ __forceinline__ static bool ends_at(int column, int columns) {
+        return kColumns == 256 && (column == 128 || column == 192) && column >= columns;
+    }
+
     template <int held>
     __device__ __forceinline__ void multiply_keys(
         float (&scores)[kRowBlocks][kKeyBlocks][4],
@@ -323,6 +331,7 @@ private:
         }
 #pragma unroll
         for (int k = 0; k < kSteps; ++k) {
+            if (ends_at(16 * k, problem_.dim)) break;
             uint32_t a[kRowBlocks][4];
 #pragma unroll
             for (int m = 0; m < kRowBlocks; ++m) {
@@ -353,6 +362,7 @@ private:
         for (int k = 0; k < kKeys / 16; ++k) {
 #pragma unroll
             for (int n = 0; n < kValueBlocks; n += 2) {
+                if (ends_at(8 * n, problem_.dim_v)) break;
                 uint32_t b[4];
                 load_b<kColumns>(b, memory_.value, 16 * k, n);
 #pragma unroll
@@ -466,8 +476,10 @@ private:
                 if constexpr (Shape::kFull) {
                     const float moment = sum_of_row(rows[m].moment[half]);
                     const float factor = reshaped ? 1.0f : fabsf(memory_.rows[r].factor);
+                    const float maximum = rows[m].maximum[half];
                     if (lane_ % 4 == 0)
-                        memory_.sums[r] = {factor * rows[m].maximum[half], sum, kLn2 * moment};
+                        memory_.sums[r] = {factor * maximum, memory_.rows[r].scale * maximum, sum,
+                                           moment};
                 }
             }
 #pragma unroll
@@ -492,10 +504,16 @@ private:
             const int r = warp_row_ + i;
             if (!has_row(r)) break;
             const ForwardSums& sums = memory_.sums[r];
+            const RowStats<double> stats = slipstick::attention::row_stats<double>(
+                memory_.rows[r].empty(), kLn2 * sums.reference, sums.sum, kLn2 * sums.moment);
+            // Exponents were relative to the reference, but the largest score was the maximum.
+            const bool is_finite = fabs(stats.max_logit) < std::numeric_limits<float>::infinity();
             const Place at = place_of(r);
-            write_stats(problem_, work_.sequence, at.head, at.query,
-                        slipstick::attention::row_stats(memory_.rows[r].empty(), sums.maximum,
-                                                        sums.sum, sums.moment));
+            write_stats<float>(problem_, work_.sequence, at.head, at.query,
+                               {static_cast<float>(stats.lse),
+                                // 2^u is off by 2 ulp, and so may the entropy of one score be.
+                                stats.entropy < 0 ? 0.0f : static_cast<float>(stats.entropy),
+                                is_finite ? sums.maximum : static_cast<float>(stats.max_logit)});
         }
     }
 
