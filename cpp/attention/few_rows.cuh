@@ -9,7 +9,7 @@
 // way. No barrier is met before the warp's last key.
 //
 // The keys of a sequence are cut into parts by their number alone. A part leaves (m, l, a, out) in
-// scratch memory, and combine.cuh puts the parts together; a single part writes the result. Within
+// scratch memory, and combine.cu puts the parts together; a single part writes the result. Within
 // a part step s (keys 16 s to 16 s + 15) is warp s % kWarps's, and the warps' states are put
 // together in their order: so a row's bits depend neither on the batch, nor on the rows beside it,
 // nor on how many blocks there are.

@@ -21,8 +21,8 @@ public:
     static constexpr int kDim = kDim_;
     static constexpr int kRows = 16;
     static constexpr int kWarps = 4;
-    // 48, 64 and 64 KB of tiles a block, so that a multiprocessor of 228 KB holds three, and every
-    // device from 8.0 on at least one (99 KB).
+    // 48, 64 and 64 KB of tiles a block, of which 40, 48 and 32 KB are on their way: every device
+    // from 8.0 on has room for one block at least (99 KB). Registers allow three, two and two.
     static constexpr int kSlots = kDim == 64 ? 6 : kDim == 128 ? 4 : 2;
     static constexpr int kTile = kStepKeys * kDim;
     static constexpr int kQuery = kRows * kDim;
