@@ -1,6 +1,6 @@
 // Few rows by plain multiply-adds, float32 and float64: tiles of eight rows. A step's 16 keys are
 // scored by two lanes each, for four rows; then each lane owns columns of the values, for all
-// eight. At 128 columns of float32 a step is 1024 multiply-adds of a warp and some 250 reads of
+// eight. At 128 columns of float32 a step is 1024 multiply-adds of a warp and some 210 reads of
 // shared memory for 16 KB of keys and values, which take a multiprocessor's share of the memory's
 // rate 1130 clocks to come. Rows beyond eight are another tile, which finds keys and values in the
 // second cache.
