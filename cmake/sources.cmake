@@ -110,11 +110,16 @@ set(cuda_sources
   cpp/mitchell/tile_general.cu
   cpp/mitchell/tile_sums.cu
   cpp/projection/block.cu
+  cpp/projection/codes.cu
+  cpp/projection/hamming.cu
+  cpp/projection/hamming_topk.cu
+  cpp/projection/products.cu
   cpp/projection/rotate.cu
   cpp/projection/rotation.cu
   cpp/projection/rotation_long.cu
   cpp/projection/srht.cu
   cpp/projection/srht_rows.cu
+  cpp/projection/tensor_cores.cu
   cpp/projection/vectors.cu)
 
 # Of it what is for compute capability 9.0 alone (sm_90a), and what stands in its place where that is

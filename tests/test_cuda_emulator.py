@@ -210,7 +210,7 @@ def test_launches_beyond_the_limits(emulated_cuda, trial, options, message):
 
 
 def test_devices_have_different_amounts_of_shared_memory(emulated_cuda):
-    for device, kilobytes in ((0, 227), (1, 163)):
+    for device, kilobytes in ((0, 227), (1, 99)):
         trial = Trial(emulated_cuda, device=device)
         with emulated_cuda.current_device(device):
             trial.run("copy", shared_bytes=kilobytes * 1024)

@@ -77,6 +77,7 @@ void check_shape(const char* function, const Inputs& inputs, const Shape& shape,
 }  // namespace
 
 std::vector<std::string> kernels(int major, int minor) {
+    if (major < 8) return {"none: they are for compute capability 8.0 and later"};
     std::vector<std::string> lines;
     if (has_hopper_kernel(major, minor)) {
         lines.emplace_back(

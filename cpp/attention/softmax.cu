@@ -23,13 +23,15 @@ constexpr const char* kFunction = "softmax";
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarp;
 
-// How the threads of a block share rows. Depends on a row's length and the strides alone, as the
-// order of its sum does.
-enum class Shares {
-    kBlock,  // a row to a block
-    kWarp,   // a row to a warp
-    kLane,   // a row to a lane of all warps: short rows, and those whose scores lie apart
-};
+// How the threads of a block share rows. Score j belongs to chain j % kThreads of its row, whoever
+// computes that: chain 32 w + r is
+//   kBlock  thread 32 w + r's, and the row its block's
+//   kWarp   lane r's, who has eight chains
+//   kLane   warp w's, in the lane of the row, who has 32 of them: for rows whose scores lie apart,
+//           and for short ones
+// The chains of each r are added up in the order of w, then those sums as a tree: so a row has the
+// same bits in every layout.
+enum class Shares { kBlock, kWarp, kLane };
 
 struct Axis {
     int64_t length;
@@ -111,33 +113,84 @@ __device__ __forceinline__ Extremes<Acc> joined(const Extremes<Acc>& a, const Ex
     return {b.least < a.least ? b.least : a.least, b.most > a.most ? b.most : a.most,
             a.count + b.count};
 }
-__device__ __forceinline__ double joined(double a, double b) { return a + b; }
 
 template <class Acc>
 __device__ __forceinline__ Extremes<Acc> from_lane(const Extremes<Acc>& value, int mask) {
     return {shuffle_xor(value.least, mask), shuffle_xor(value.most, mask),
             shuffle_xor(value.count, mask)};
 }
-__device__ __forceinline__ double from_lane(double value, int mask) {
-    return shuffle_xor(value, mask);
-}
 
-// Among the threads that share a row, always in the same order.
-template <class Value>
-__device__ __forceinline__ Value among_sharers(Value value, Shares shares,
-                                               Value (&places)[kWarps][kWarp]) {
+// Of all who share the row.
+template <class Acc>
+__device__ __forceinline__ Extremes<Acc> joined_by_all(Extremes<Acc> own, Shares shares,
+                                                       Extremes<Acc> (&places)[kWarps][kWarp]) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     if (shares != Shares::kLane) {
 #pragma unroll 1
         for (int distance = 1; distance < kWarp; distance *= 2)
-            value = joined(value, from_lane(value, distance));
+            own = joined(own, from_lane(own, distance));
     }
-    if (shares == Shares::kWarp) return value;
-    places[threadIdx.x / kWarp][lane] = value;
+    if (shares == Shares::kWarp) return own;
+    places[threadIdx.x / kWarp][lane] = own;
     __syncthreads();
-    value = places[0][lane];
-    for (int warp = 1; warp < kWarps; ++warp) value = joined(value, places[warp][lane]);
-    return value;
+    own = places[0][lane];
+    for (int warp = 1; warp < kWarps; ++warp) own = joined(own, places[warp][lane]);
+    return own;
+}
+
+__device__ __forceinline__ double sum_of_warps(double own, double (&places)[kWarps][kWarp]) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    __syncthreads();
+    places[threadIdx.x / kWarp][lane] = own;
+    __syncthreads();
+    double sum = places[0][lane];
+    for (int warp = 1; warp < kWarps; ++warp) sum += places[warp][lane];
+    return sum;
+}
+
+// weight(j) of all of the row, by its chains: the thread's begin at first, first + step, ...
+template <int chains, class Weight>
+__device__ __forceinline__ void add_chains(int64_t count, int64_t first, int64_t step,
+                                           const Weight& weight, double (&sums)[chains]) {
+#pragma unroll
+    for (double& sum : sums) sum = 0;
+    for (int64_t begin = first; begin < count; begin += kThreads) {
+#pragma unroll
+        for (int i = 0; i < chains; ++i)
+            if (begin + i * step < count) sums[i] += static_cast<double>(weight(begin + i * step));
+    }
+}
+
+template <class Weight>
+__device__ __forceinline__ double row_sum(Shares shares, int64_t count, int64_t first,
+                                          const Weight& weight, double (&places)[kWarps][kWarp]) {
+    double sum = 0;
+    if (shares == Shares::kLane) {
+        double sums[kWarp];
+        add_chains(count, first, 1, weight, sums);
+#pragma unroll
+        for (double& chain : sums) chain = sum_of_warps(chain, places);
+#pragma unroll
+        for (int distance = 1; distance < kWarp; distance *= 2) {
+#pragma unroll
+            for (int i = 0; i < kWarp; i += 2 * distance) sums[i] += sums[i + distance];
+        }
+        return sums[0];
+    }
+    if (shares == Shares::kWarp) {
+        double sums[kWarps];
+        add_chains(count, first, kWarp, weight, sums);
+        sum = sums[0];
+#pragma unroll
+        for (int i = 1; i < kWarps; ++i) sum += sums[i];
+    } else {
+        double sums[1];
+        add_chains(count, first, 0, weight, sums);
+        sum = sum_of_warps(sums[0], places);
+    }
+#pragma unroll
+    for (int distance = 1; distance < kWarp; distance *= 2) sum += shuffle_xor(sum, distance);
+    return sum;
 }
 
 template <class T>
@@ -150,28 +203,36 @@ __global__ void __launch_bounds__(kThreads) weigh_rows(Softmax softmax) {
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     int64_t row = blockIdx.x;
     int64_t first = threadIdx.x;
-    int64_t step = kThreads;
+    int64_t step = kThreads;  // from a chain of the thread to its next
+    int chains = 1;
     if (softmax.shares == Shares::kWarp) {
         row = row * kWarps + warp;
         first = lane;
         step = kWarp;
+        chains = kWarps;
     } else if (softmax.shares == Shares::kLane) {
         row = row * kWarp + lane;
-        first = warp;
-        step = kWarps;
+        first = warp * kWarp;
+        step = 1;
+        chains = kWarp;
     }
     // Those without a row come along to the barriers.
     const int64_t count = row < softmax.rows ? softmax.count : 0;
     const RowPlace place = place_of(softmax, row < softmax.rows ? row : 0);
     const T* const scores = static_cast<const T*>(softmax.source) + place.source;
+    const auto for_own = [&](auto use) {
+        for (int64_t begin = first; begin < count; begin += kThreads) {
+            const int64_t end = begin + chains * step < count ? begin + chains * step : count;
+            for (int64_t j = begin; j < end; j += step) use(j);
+        }
+    };
 
     Extremes<Acc> seen{infinity, -infinity, 0};
-    for (int64_t j = first; j < count; j += step) {
+    for_own([&](int64_t j) {
         const Acc score = widened(scores[j * softmax.source_step]);
-        const bool shown = score != -infinity;
-        if (shown) seen = joined(seen, {score, score, 1});
-    }
-    seen = among_sharers(seen, softmax.shares, extremes);
+        if (score != -infinity) seen = joined(seen, {score, score, 1});
+    });
+    seen = joined_by_all(seen, softmax.shares, extremes);
     const auto factor = static_cast<Acc>(factor_of(softmax, place, seen.count));
     const auto scaled = [&](int64_t j) {
         const Acc score = widened(scores[j * softmax.source_step]);
@@ -180,20 +241,12 @@ __global__ void __launch_bounds__(kThreads) weigh_rows(Softmax softmax) {
     // The products' largest: rounding keeps their order. Without one any finite number will do.
     Acc reference = factor * (factor < 0 ? seen.least : seen.most);
     if (seen.count == 0 || reference == -infinity) reference = 0;
+    const auto weight = [&](int64_t j) { return std::exp(scaled(j) - reference); };
 
-    // Chains of 16, then float64: the rounding of a long row stays that of a short one.
-    double total = 0;
-    for (int64_t j = first; j < count;) {
-        Acc chain = 0;
-        for (int i = 0; i < 16 && j < count; ++i, j += step)
-            chain += std::exp(scaled(j) - reference);
-        total += chain;
-    }
-    total = among_sharers(total, softmax.shares, sums);
+    const double total = row_sum(softmax.shares, count, first, weight, sums);
     const auto divisor = static_cast<Acc>(seen.count == 0 ? 1.0 : total);
     T* const target = static_cast<T*>(softmax.target) + place.target;
-    for (int64_t j = first; j < count; j += step)
-        target[j * softmax.target_step] = rounded<T>(std::exp(scaled(j) - reference) / divisor);
+    for_own([&](int64_t j) { target[j * softmax.target_step] = rounded<T>(weight(j) / divisor); });
 }
 
 Shares shares_of(int64_t count, int64_t source_step, int64_t target_step) {

@@ -143,6 +143,14 @@ public:
         cuda::attention::softmax(context_, scores, scale, scale_on_device, axis, out);
     }
 
+    void project(const ConstTensor& x, const projection::Law& law, uint64_t first_feature,
+                 bool fast, const Tensor& out) const {
+        cuda::projection::project(context_, x, law, first_feature, fast, out);
+    }
+    void back_project(const ConstTensor& y, const projection::Law& law, uint64_t first_feature,
+                      const Tensor& out) const {
+        cuda::projection::back_project(context_, y, law, first_feature, out);
+    }
     void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
                const Tensor& out) const {
         cuda::projection::block(context_, law, first_row, first_column, out);
@@ -153,6 +161,13 @@ public:
     void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse,
                 const Tensor& out) const {
         cuda::projection::rotate(context_, x, seed, rounds, inverse, out);
+    }
+    void hamming_distance(const ConstTensor& a, const ConstTensor& b, const Tensor& out) const {
+        cuda::projection::hamming_distance(context_, a, b, out);
+    }
+    void hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t k,
+                      const Tensor& distances, const Tensor& indices) const {
+        cuda::projection::hamming_topk(context_, queries, codes, k, distances, indices);
     }
 
 private:

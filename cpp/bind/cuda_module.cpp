@@ -9,6 +9,7 @@
 #include "bind/attention.hpp"
 #include "bind/cuda_backend.hpp"
 #include "bind/exceptions.hpp"
+#include "bind/lsh.hpp"
 #include "bind/mitchell.hpp"
 #include "bind/projection.hpp"
 #include "core/error.hpp"
@@ -73,6 +74,8 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     bind_devices(module);
     slipstick::bind::bind_attention_family<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_products<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_block<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_hamming<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_transforms<slipstick::bind::CudaBackend>(module);
 }

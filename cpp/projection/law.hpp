@@ -12,6 +12,7 @@ constexpr bool is_hashed(Kind kind) { return kind == Kind::kSjlt || kind == Kind
 
 // By the name that the callers use; throws std::invalid_argument for another.
 Kind kind_of(const char* function, std::string_view name);
+const char* name(Kind kind);
 
 struct Law {
     Kind kind;

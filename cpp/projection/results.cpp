@@ -64,14 +64,18 @@ void check_same_bytes(const char* function, Named first, Named second) {
 
 }  // namespace
 
-Kind kind_of(const char* function, std::string_view name) {
-    if (name == "rademacher") return Kind::kRademacher;
-    if (name == "gaussian") return Kind::kGaussian;
-    if (name == "sparse") return Kind::kSparse;
-    if (name == "sjlt") return Kind::kSjlt;
-    if (name == "countsketch") return Kind::kCountsketch;
-    if (name == "srht") return Kind::kSrht;
-    refuse_value(function, "`kind` must be one of the family's, got '", name, "'");
+const char* name(Kind kind) {
+    constexpr const char* names[] = {"rademacher", "gaussian",    "sparse",
+                                     "sjlt",       "countsketch", "srht"};
+    return names[static_cast<int>(kind)];
+}
+
+Kind kind_of(const char* function, std::string_view text) {
+    for (const Kind kind : {Kind::kRademacher, Kind::kGaussian, Kind::kSparse, Kind::kSjlt,
+                            Kind::kCountsketch, Kind::kSrht}) {
+        if (text == name(kind)) return kind;
+    }
+    refuse_value(function, "`kind` must be one of the family's, got '", text, "'");
 }
 
 ResultSpec result_of_project(const ConstTensor& x, int64_t n_components, uint64_t first_feature) {

@@ -126,6 +126,23 @@ def attention_varlen(
     out: Any,
     empty: Empty,
 ) -> tuple[Any, Any, Any, Any]: ...
+def project(
+    x: Any,
+    n_components: int,
+    law: tuple[str, int, int, float, int, int],
+    first_feature: int,
+    fast: bool,
+    out: Any,
+    empty: Empty,
+) -> Any: ...
+def back_project(
+    y: Any,
+    n_features: int,
+    law: tuple[str, int, int, float, int, int],
+    first_feature: int,
+    out: Any,
+    empty: Empty,
+) -> Any: ...
 def projection_block(
     law: tuple[str, int, int, float, int, int],
     first_row: int,

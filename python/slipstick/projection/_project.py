@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from slipstick import _cpu
-from slipstick._arrays import framework_of
+from slipstick._arrays import Framework, framework_of
+from slipstick._numbers import given
 from slipstick.projection._arguments import index, integer
 from slipstick.projection._law import COMPONENT_BITS, check_kind, components, law_of
 from slipstick.projection._sparse_input import canonical, check_no_overlap, is_sparse, rows_of
@@ -23,6 +24,7 @@ def project(
     seed: int = 0,
     density: float | None = None,
     first_feature: int = 0,
+    mode: str = "exact",
     out: Any = None,
 ) -> Any:
     """Project the last axis of an array onto `n_components` random directions.
@@ -57,6 +59,11 @@ def project(
     first_feature : int
         The global index of column 0 of `x`: projections of column chunks add up to that of the
         whole, to rounding. ``first_feature + n_features`` may reach 2**64.
+    mode : str
+        "exact": the same bits on every device. "fast": on a CUDA device the sums of "rademacher" of
+        float32, float16 and bfloat16 run on tensor cores, with an error of at most twice that of a
+        float32 product with the stored matrix, but with bits of their own; elsewhere the same as
+        "exact".
     out : array, optional
         Where to write; of the result's shape and dtype, sharing no memory with `x`.
 
@@ -98,14 +105,16 @@ def project(
     """
     n_components = components("project", kind, n_components)
     first_feature = integer("project", "first_feature", first_feature, 0, 64)
+    if mode not in ("exact", "fast"):
+        raise ValueError(f"project: `mode` must be 'exact' or 'fast', got {given(mode)}")
+    framework = framework_of("project", x, out)
     width = None
     sparse = is_sparse(x)
     if kind == "sparse" and density is None and first_feature == 0:
         # Arrays without axes or features are refused below.
-        shape = x.shape if sparse else _cpu.shape("project", "x", x)
+        shape = x.shape if sparse else _shape("project", "x", x, framework)
         width = max([1, *shape[-1:]])
     law = law_of("project", kind, seed, n_components, density, width)
-    framework = framework_of("project", x, out)
     if sparse:
         rows = rows_of("project", x)
         check_no_overlap("project", x, out)
@@ -125,7 +134,9 @@ def project(
             if result is not None:  # else a row's indices did not increase
                 return framework.finish(result)
     return framework.finish(
-        _cpu.project(x, n_components, law, first_feature, False, out, framework.empty)
+        framework.kernels.project(
+            x, n_components, law, first_feature, mode == "fast", out, framework.empty
+        )
     )
 
 
@@ -183,7 +194,8 @@ def back_project(
     2.0
     """
     check_kind("back_project", kind)
-    shape = _cpu.shape("back_project", "y", y)
+    framework = framework_of("back_project", y, out)
+    shape = _shape("back_project", "y", y, framework)
     if not shape:
         raise ValueError("back_project: `y` must have at least one axis, got shape ()")
     limit = COMPONENT_BITS[kind]
@@ -195,9 +207,8 @@ def back_project(
     first_feature = integer("back_project", "first_feature", first_feature, 0, 64)
     width = n_features if first_feature == 0 else None
     law = law_of("back_project", kind, seed, shape[-1], density, width)
-    framework = framework_of("back_project", y, out)
     return framework.finish(
-        _cpu.back_project(y, n_features, law, first_feature, out, framework.empty)
+        framework.kernels.back_project(y, n_features, law, first_feature, out, framework.empty)
     )
 
 
@@ -261,6 +272,13 @@ def block(
     return framework.kernels.projection_block(
         law, row, n_rows, col, n_cols, entries, framework.empty
     )
+
+
+def _shape(function: str, name: str, array: Any, framework: Framework) -> tuple[int, ...]:
+    """Return the shape of anybody's array; of what lies on a device its framework knows it."""
+    if framework.kernels is not _cpu:
+        return tuple(array.shape)
+    return _cpu.shape(function, name, array)
 
 
 def _range(name: str, part: slice, bits: int, length: int | None) -> tuple[int, int]:
