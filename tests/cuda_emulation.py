@@ -121,6 +121,9 @@ class Emulator:
     def numpy(self, array: EmulatedArray) -> np.ndarray:
         return array.numpy()
 
+    def capability(self, device: int) -> tuple[int, int]:
+        return self.cuda.compute_capability(device)
+
     def used_bytes(self, device: int) -> int:
         return self.control.used_bytes(device)
 

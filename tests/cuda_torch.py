@@ -32,6 +32,9 @@ class TorchDevices:
             return tensor.contiguous().view(torch.int16).cpu().numpy().view(ml_dtypes.bfloat16)
         return tensor.cpu().numpy()
 
+    def capability(self, device: int) -> tuple[int, int]:
+        return torch.cuda.get_device_capability(device)
+
     def used_bytes(self, device: int) -> int:
         return torch.cuda.memory_allocated(device)
 

@@ -66,6 +66,15 @@ def test_what_is_asked_for_does_not_change_the_result(device, dtype):
 
 # --- Layouts --------------------------------------------------------------------------------------
 
+
+def assert_layout_is_none(device, index, dtype, got: Rows, want: Rows, arrays, options) -> None:
+    """The same bits, but where 16-bit arrays of whole packs go to a kernel of their own (9.0)."""
+    if dtype.itemsize == 2 and device.capability(index) == (9, 0):
+        compare(got, *arrays, options)
+    else:
+        assert_same_rows(got, want)
+
+
 LAYOUTS = {
     "heads behind tokens": lambda x: x.permute(0, 2, 1, 3),
     "columns first": lambda x: x.permute(0, 1, 3, 2),
@@ -83,15 +92,21 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_strided_input_is_read_in_place(device, dtype, layout):
-    """The same bits as from the same numbers side by side."""
-    whole = [device.array(x) for x in inputs(2, 20, 20, 40, 40, 48, 48, dtype)]
-    query, key, value = map(LAYOUTS[layout], whole)
-    for rows in (2, 40):
-        views = query[..., :rows, :], key, value
-        copies = [device.array(np.ascontiguousarray(device.numpy(x))) for x in views]
-        results = (slipstick.attention(*x, causal=True, return_stats=True) for x in (views, copies))
-        got, want = (Rows(*map(device.numpy, (out, *stats))) for out, stats in results)
-        assert_same_rows(got, want)
+    """As from the same numbers side by side."""
+    numbers, options = inputs(1, 20, 20, 24, 24, 32, 32, dtype), {"causal": True}
+    for index in range(device.count):
+        query, key, value = (LAYOUTS[layout](device.array(x, index)) for x in numbers)
+        for rows in (2, 24):
+            views = query[..., :rows, :], key, value
+            arrays = [np.ascontiguousarray(device.numpy(x)) for x in views]
+            copies = [device.array(x, index) for x in arrays]
+            got, want = (
+                Rows(*map(device.numpy, (out, *stats)))
+                for out, stats in (
+                    slipstick.attention(*x, return_stats=True, **options) for x in (views, copies)
+                )
+            )
+            assert_layout_is_none(device, index, dtype, got, want, arrays, options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -99,7 +114,8 @@ def test_negative_steps(emulated_cuda, dtype):
     arrays = inputs(2, 4, 2, 40, 70, 16, 16, dtype)
     turned = [np.ascontiguousarray(x[:, ::-1, ::-1, ::-1]) for x in arrays]
     rows = attend(emulated_cuda, turned, {}, view=lambda x: x[:, ::-1, ::-1, ::-1])
-    assert_same_rows(rows, attend(emulated_cuda, arrays, {}))
+    want = attend(emulated_cuda, arrays, {})
+    assert_layout_is_none(emulated_cuda, 0, dtype, rows, want, arrays, {})
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BF16], ids=str)
@@ -119,7 +135,7 @@ def test_out(device, dtype):
     for queries in (3, 40):
         arrays = inputs(2, 4, 2, queries, 70, 16, 24, dtype)
         there = [device.array(x) for x in arrays]
-        want = attend(device, arrays, {}).out
+        want = attend(device, arrays, {})
         for shape, view in (
             ((2, 4, queries, 24), lambda x: x),
             ((2, queries, 4, 24), lambda x: x.permute(0, 2, 1, 3)),
@@ -129,7 +145,8 @@ def test_out(device, dtype):
             whole = device.array(np.full(shape, 7, dtype))
             out = view(whole)
             assert slipstick.attention(*there, out=out) is out
-            np.testing.assert_array_equal(bits(device.numpy(out)), bits(want))
+            got = want._replace(out=device.numpy(out))
+            assert_layout_is_none(device, 0, dtype, got, want, arrays, {})
             if shape[-1] == 25:
                 np.testing.assert_array_equal(device.numpy(whole)[..., 0].astype(float), 7)
 

@@ -13,8 +13,8 @@ import pytest
 
 import slipstick
 from attention_cases import starts
+from attention_on_device import attend, attend_packed
 from attention_oracle import BF16, DTYPES, INF, Rows, bits, compare, float_mask, inputs
-from cuda_attention import attend, attend_packed
 from slipstick import AttentionStats
 from slipstick.scales import LogN, SSMax
 
