@@ -113,6 +113,7 @@ set(cuda_sources
   cpp/projection/codes.cu
   cpp/projection/hamming.cu
   cpp/projection/hamming_topk.cu
+  cpp/projection/hashed.cu
   cpp/projection/products.cu
   cpp/projection/rotate.cu
   cpp/projection/rotation.cu

@@ -13,7 +13,7 @@ import pytest
 
 from mitchell_cases import assert_same_bits
 from projection_cases import DTYPES, EVERY_LAW, LAWS, MILLION_ENTRIES, MILLION_HASHED_ENTRIES
-from slipstick import projection
+from slipstick import lsh, projection
 
 # Starts that are no group's, and columns past 2**32.
 PARTS = [
@@ -23,13 +23,14 @@ PARTS = [
     (slice(4090, 4100), slice(4094, 4099)),
     (slice(2, 2), slice(5)),
 ]
-# Rows, features, components, first feature: around tiles (256, 128 or 32 rows; 64 or 16 columns),
-# steps of 8 or 16, groups of 4 and chains of 256.
+# Rows, features, components, first feature: around tiles (256, 128 or 32 rows; 64, 32 or 16
+# columns), steps of 8 or 16, groups of 4 and chains of 256.
 SHAPES = [
     (1, 1, 1, 0),
     (3, 300, 65, 5),
-    (40, 19, 17, 2**33 + 254),
-    (33, 513, 7, 252),
+    (66, 19, 33, 2**33 + 254),
+    (67, 513, 7, 252),
+    (257, 12, 20, 4),
 ]
 # Rows, with few of which the exact way is taken: more than half of what fills an emulated device.
 FILLING = 400
@@ -84,7 +85,7 @@ def check(device, function, x, *args, view=lambda x: x, **options):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law["kind"])
+@pytest.mark.parametrize("law", [*LAWS, {"kind": "srht"}], ids=lambda law: law["kind"])
 def test_products_have_the_bits_of_the_cpu(device, law, dtype):
     rng = np.random.default_rng(3)
     for rows, features, n_components, first in SHAPES:
@@ -184,6 +185,15 @@ def test_integers(device, dtype):
     check(device, projection.back_project, x, 5, kind="gaussian")
 
 
+@pytest.mark.parametrize("law", LAWS[:2], ids=lambda law: law["kind"])
+@pytest.mark.parametrize(("rows", "n_components"), [(800, 20), (257, 200)])
+def test_tiles_that_fill_a_device_add_their_chains_themselves(device, law, rows, n_components):
+    rng = np.random.default_rng(15)
+    x = rng.standard_normal((rows, 300)).astype(np.float32)
+    check(device, projection.project, x, n_components, first_feature=4, **law)
+    check(device, projection.project, x[: rows // 2].astype(np.float64), n_components, **law)
+
+
 def test_numbers_that_propagate_and_that_vanish(device):
     x = np.random.default_rng(10).standard_normal((6, 300)).astype(np.float32)
     x[0, 3], x[1, 299], x[2, [5, 6]] = np.inf, np.nan, (np.inf, -np.inf)
@@ -232,10 +242,8 @@ def test_calls_are_captured_into_graphs(device):
 def test_what_is_refused(device):
     x = device.array(np.zeros((4, 6), np.float32))
     halves = device.array(np.zeros((4, 4), np.float16))
-    for kind in ("sjlt", "countsketch", "srht"):
-        message = (
-            f"^{{}}: `kind` must be 'rademacher', 'gaussian' or 'sparse' on CUDA, got '{kind}'$"
-        )
+    for kind in ("sjlt", "countsketch"):
+        message = f"^{{}}: `kind` must be none of the hashed ones on CUDA, got '{kind}'$"
         with pytest.raises(ValueError, match=message.format("project")):
             projection.project(x, 4, kind=kind)
         with pytest.raises(ValueError, match=message.format("back_project")):
@@ -264,3 +272,24 @@ def test_more_elements_than_32_bits_count(emulated_cuda, dtype, mode):
                 projection.back_project(x, 20, **law)
         if dtype != "float16":
             projection.block("gaussian", 1, slice(2**20), slice(2**20), out=x)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "int16", "bool"], ids=str)
+def test_signs_of_a_gaussian_projection(device, dtype):
+    """Whole bytes and parts of them, by tiles that add their chains themselves and that do not."""
+    rng = np.random.default_rng(16)
+    for rows, features, n_bits in ((1, 5, 1), (3, 300, 70), (300, 40, 131), (5, 260, 64)):
+        x = (rng.standard_normal((rows, features)) * 8).astype(dtype)
+        check(device, lsh.SimHash(n_bits, seed=rows).hash, x)
+        check(device, lsh.SimHash(n_bits).hash, x, view=lambda x: x[:, ::2])
+
+
+def test_signs_of_sums_that_are_no_numbers(device):
+    x = np.zeros((70, 4), np.float32)
+    x[3, 1], x[5, :2], x[7, 2] = np.nan, (np.inf, -np.inf), -0.0
+    codes = device.numpy(lsh.SimHash(20).hash(device.array(x)))
+    assert not codes[3].any()
+    np.testing.assert_array_equal(codes[7], [255, 255, 15])  # +0
+    entries = projection.block("gaussian", 0, slice(20), slice(2))
+    is_nan = np.sign(entries[:, 0]) == np.sign(entries[:, 1])
+    assert not np.unpackbits(codes[5], bitorder="little")[:20][is_nan].any()

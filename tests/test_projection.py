@@ -16,6 +16,7 @@ import slipstick
 from projection_cases import (
     CHAINED_LAWS,
     DTYPES,
+    EVERY_LAW,
     GAUSSIAN_ENTRIES,
     GAUSSIAN_OF_WORD,
     GAUSSIAN_WORDS,
@@ -126,6 +127,40 @@ def test_blocks_differ_by_seed_and_kind(law):
     first = matrix(law, 3, slice(64), slice(64))
     assert not np.array_equal(first, matrix(law, 4, slice(64), slice(64)))
     assert not np.array_equal(first, matrix(law, 3 + 2**32, slice(64), slice(64)))
+
+
+@pytest.mark.parametrize("law", EVERY_LAW, ids=str)
+def test_block_writes_where_it_is_told(law):
+    """Parts of 2**17 numbers that are rounded one after another, and any strides."""
+    rows, cols = slice(5, 61), slice(4090, 9000)
+    expected = matrix(law, 3, rows, cols, n_components=64)
+    for dtype in (np.float64, np.float32):
+        out = np.zeros((4910, 112), dtype)
+        view = out[:, ::2].T
+        assert matrix(law, 3, rows, cols, n_components=64, out=view) is view
+        np.testing.assert_array_equal(view, expected.astype(dtype))
+        assert not out[:, 1::2].any()
+
+
+def test_what_block_does_not_write_to():
+    def block(out):
+        projection.block("rademacher", 1, slice(2), slice(3), out=out)
+
+    with pytest.raises(TypeError, match=r"^block: `out` must be float64 or float32, got int32$"):
+        block(np.zeros((2, 3), np.int32))
+    with pytest.raises(ValueError, match=r"^block: `out` must have shape \(2, 3\), got"):
+        block(np.zeros((3, 2)))
+
+
+def test_fast_mode_on_the_cpu_is_the_exact_one():
+    x = ramp(5, 300)
+    np.testing.assert_array_equal(
+        projection.project(x, 20, mode="fast"), projection.project(x, 20, mode="exact")
+    )
+    with pytest.raises(ValueError, match=r"^project: `mode` must be 'exact' or 'fast', got 'slow'"):
+        projection.project(x, 20, mode="slow")
+    with pytest.raises(TypeError, match=r"^project: `mode` must be a str, got int$"):
+        projection.project(x, 20, mode=1)
 
 
 def test_block_slices():

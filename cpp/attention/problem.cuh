@@ -200,9 +200,11 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
 
 // Below, `sequence` is number `number`, and `query` counts from its first one.
 
-// What length, causal order and window leave of the keys.
+// What length, causal order and window leave of the keys. A row of a sequence that is not valid sees
+// them all, so that its lambda makes it NaN.
 __device__ __forceinline__ KeyRange range_of(const Problem& problem, const Sequence& sequence,
                                              int64_t query) {
+    if (!sequence.valid) return {0, sequence.keys};
     return slipstick::attention::key_range(problem.window, sequence.queries, sequence.keys,
                                            sequence.length, query);
 }

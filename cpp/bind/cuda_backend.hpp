@@ -151,6 +151,12 @@ public:
                       const Tensor& out) const {
         cuda::projection::back_project(context_, y, law, first_feature, out);
     }
+    // Nothing waits for the device: a row whose projection is NaN cannot be refused.
+    int64_t gaussian_signs(const ConstTensor& x, uint64_t seed, int64_t n_bits,
+                           const Tensor& codes) const {
+        cuda::projection::gaussian_signs(context_, x, seed, n_bits, codes);
+        return -1;
+    }
     void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
                const Tensor& out) const {
         cuda::projection::block(context_, law, first_row, first_column, out);

@@ -75,6 +75,7 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     slipstick::bind::bind_attention_family<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_products<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_simhash<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_block<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_hamming<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_transforms<slipstick::bind::CudaBackend>(module);

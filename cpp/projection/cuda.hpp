@@ -13,8 +13,7 @@ namespace slipstick::cuda::projection {
 using slipstick::projection::Kind;
 using slipstick::projection::Law;
 
-// Dense x, and the adjoint, of the kinds "rademacher", "gaussian", "sparse" and "srht"; throws
-// std::invalid_argument for another. `fast` allows other bits: signs times 16 or 32 bits then run
+// Dense x, and the adjoint. `fast` allows other bits: signs times 16 or 32 bits then run
 // on tensor cores, with the error of float32 sums.
 void project(const Context& context, const ConstTensor& x, const Law& law, uint64_t first_feature,
              bool fast, const Tensor& out);
@@ -24,6 +23,10 @@ void back_project(const Context& context, const ConstTensor& y, const Law& law,
 // out[i][j] = A[first_row + i][first_column + j], float64 or float32.
 void block(const Context& context, const Law& law, uint64_t first_row, uint64_t first_column,
            const Tensor& out);
+
+// As the CPU's (projection/signs.hpp); the bits of a sum that is NaN are 0.
+void gaussian_signs(const Context& context, const ConstTensor& x, uint64_t seed, int64_t n_bits,
+                    const Tensor& codes);
 
 // `out` may be x itself.
 void hadamard(const Context& context, const ConstTensor& x, int64_t axis, const Tensor& out);

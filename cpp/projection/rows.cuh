@@ -42,6 +42,11 @@ __device__ __forceinline__ int64_t offset_of(const Rows& rows, int64_t row) {
     return rows.rank == 0 ? 0 : offset + row * rows.strides[0];
 }
 
+// Whether sums of a dtype's numbers are float32; else they are float64.
+constexpr bool sums_in_float(Dtype dtype) {
+    return dtype == Dtype::kFloat32 || dtype == Dtype::kFloat16 || dtype == Dtype::kBFloat16;
+}
+
 // Element `place` as a number: float for 32 and 16 bits, double for the others, whose sums are
 // float64.
 template <class Sum>

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick._numbers import given
 from slipstick.projection._arguments import integer, numbers
@@ -82,16 +81,19 @@ class SimHash:
         -------
         array of shape (..., n_bytes), uint8
             Bit i is bit ``i & 7`` of byte ``i >> 3``; bits past `n_bits` are 0. In the framework of
-            `x`. The same for every thread count, instruction set and batch.
+            `x`. The same for every thread count, instruction set, batch and CUDA device.
 
         Raises
         ------
         TypeError, ValueError
             For arrays that do not fit, and for a row whose projection is NaN: one with a NaN, or
-            with infinities that cancel.
+            with infinities that cancel. (On a CUDA device, for which nothing waits, such a
+            projection gives the bit 0.)
         """
         framework = framework_of("SimHash.hash", x)
-        return framework.finish(_cpu.simhash(x, self._n_bits, self._seed, framework.empty))
+        return framework.finish(
+            framework.kernels.simhash(x, self._n_bits, self._seed, framework.empty)
+        )
 
     def collision_probability(self, angle: ArrayLike) -> Any:
         """Return the probability that a bit is the same for two vectors at an angle.

@@ -83,8 +83,9 @@ def project(
 
     Notes
     -----
-    A result depends on neither threads, instruction set nor batch, to the last bit: within each
-    block of 256 features (by global index) a sum is one chain of fused multiply-adds, of
+    A result depends on neither threads, instruction set, CUDA device nor batch, to the last bit
+    (but for ``mode="fast"`` on such a device, which takes all kinds but "sjlt" and "countsketch"):
+    within each block of 256 features (by global index) a sum is one chain of fused multiply-adds, of
     "rademacher" the chain of the sums of four features each, and the blocks are added in order. For
     "srht" the butterflies of a block of 4096 features run at strides
     1, 2, 4, ..., and the blocks are added in order. Sources: D. Achlioptas, "Database-friendly
@@ -105,6 +106,8 @@ def project(
     """
     n_components = components("project", kind, n_components)
     first_feature = integer("project", "first_feature", first_feature, 0, 64)
+    if not isinstance(mode, str):
+        raise TypeError(f"project: `mode` must be a str, got {type(mode).__name__}")
     if mode not in ("exact", "fast"):
         raise ValueError(f"project: `mode` must be 'exact' or 'fast', got {given(mode)}")
     framework = framework_of("project", x, out)
