@@ -89,8 +89,10 @@ set(cuda_sources
   cpp/attention/forward_mma.cu
   cpp/attention/forward_simt.cu
   cpp/attention/mask_counts.cu
+  cpp/attention/merge.cu
   cpp/attention/prepare.cu
   cpp/attention/scale_gradient.cu
+  cpp/attention/softmax.cu
   cpp/core/upload.cu
   cpp/mitchell/all_products.cu
   cpp/mitchell/backward.cu
@@ -108,6 +110,10 @@ set(cuda_sources
   cpp/mitchell/tile_general.cu
   cpp/mitchell/tile_sums.cu
   cpp/projection/block.cu
+  cpp/projection/codes.cu
+  cpp/projection/hamming.cu
+  cpp/projection/hamming_topk.cu
+  cpp/projection/hashed.cu
   cpp/projection/products.cu
   cpp/projection/rotate.cu
   cpp/projection/rotation.cu

@@ -204,7 +204,8 @@ class EmulatedArray:
 
     def __getitem__(self, index: Any) -> EmulatedArray:
         index = index if isinstance(index, tuple) else (index,)
-        return self._of(self.view[(*index, ...)])  # a view, also of one element
+        whole = any(part is ... for part in index)
+        return self._of(self.view[index if whole else (*index, ...)])  # a view, also of one element
 
     def permute(self, *axes: int) -> EmulatedArray:
         return self._of(self.view.transpose(*axes))

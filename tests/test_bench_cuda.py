@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ def bench():
     """The modules of bench/python, which find each other as a script's neighbours do."""
     before = dict(sys.modules)
     sys.path.insert(0, str(FOLDER))
+    import cuda_attention  # noqa: F401
     import cuda_clock
     import cuda_mitchell
 
@@ -65,6 +67,39 @@ def test_every_case_runs(bench, monkeypatch):
     assert len(set(names)) == len(names)
 
 
+@pytest.fixture
+def attention_bench(bench, monkeypatch):
+    """The benchmark of attention, on the CPU, where torch's flash backend and FlexAttention are."""
+    cases, peers = sys.modules["cuda_attention"], sys.modules["cuda_attention_peers"]
+
+    def small(*shape, seed=0, dtype=torch.bfloat16):
+        torch.manual_seed(seed)
+        batch, heads, tokens, dim = shape
+        return torch.randn(min(batch, 2), heads, few(tokens), dim).to(dtype)
+
+    monkeypatch.setattr(cases, "random", small)
+    monkeypatch.setattr(peers, "compiled", lambda: peers.flex_attention)
+    return cases
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_every_case_of_attention_runs(attention_bench):
+    """What all the contenders give is near to what float64 gives for the same rows."""
+    names, seen = [], set()
+    for task in attention_bench.tasks():
+        names.append(task.name)
+        if re.search(r" (d128 N|N(?!8192))", task.name) and "decode" not in task.name:
+            continue  # the same as another once it is small
+        for name, contender in task.make().items():
+            contender.call()
+            seen.add(name)
+            if contender.error is not None:
+                # Three roundings to bfloat16 of numbers up to 4, and of sums of such.
+                assert contender.error() < 2.0**-4, (task.name, name)
+    assert {"slipstick", "SDPA flash", "FlexAttention"} <= seen
+    assert len(set(names)) == len(names)
+
+
 def test_shares_of_the_peaks(bench, monkeypatch):
     clock, _ = bench
     from contest import Contender, Task
@@ -76,22 +111,24 @@ def test_shares_of_the_peaks(bench, monkeypatch):
     monkeypatch.setattr(clock, "_peaks", {"copy": 100.0, "FFMA": 200.0})
     contenders = {
         "own": Contender(lambda: "own", peer=False),
-        "torch": Contender(lambda: "torch", scale=2.0),
+        "torch": Contender(lambda: "torch", scale=2.0, error=lambda: 0.125),
     }
     result = clock.time_task(Task("products", 30.0, "MAC", lambda: contenders), 5)
     assert result.seconds == {"own": 3.0, "torch": 3.0}
     assert result.share_of_best_peer == 1.0
     assert result.share_of_peak == {"own": 0.1, "torch": 0.1}  # 60 operations in 3 s
+    assert result.errors == {"torch": 0.125}
 
 
-def run(*arguments):
-    command = [sys.executable, str(FOLDER / "cuda_mitchell.py"), *arguments]
+def run(program, *arguments):
+    command = [sys.executable, str(FOLDER / program), *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_device_one_sentence():
-    result = run()
+@pytest.mark.parametrize("program", ["cuda_mitchell.py", "cuda_attention.py"])
+def test_without_a_device_one_sentence(program):
+    result = run(program)
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.strip() in (
@@ -101,6 +138,8 @@ def test_without_a_device_one_sentence():
 
 
 def test_cases_are_named_without_a_device():
-    names = run("--list").stdout.splitlines()
+    names = run("cuda_attention.py", "--list").stdout.splitlines()
+    assert "forward log n d128 N32768 causal" in names
+    names = run("cuda_mitchell.py", "--list").stdout.splitlines()
     assert "matmul float32 8192 x 8192 x 8192" in names
     assert "multiply float32 2^26, mitchell" in names

@@ -39,6 +39,9 @@ class TwoDevices:
     def compute_capability(self, device):
         return 9, device
 
+    def attention_kernels(self, device):
+        return ["forward: one", f"backward: {device}"]
+
 
 @pytest.mark.parametrize(
     ("module", "state"),
@@ -54,6 +57,10 @@ class TwoDevices:
 def test_info_lists_the_devices(module, state, monkeypatch):
     monkeypatch.setattr(cli, "cuda_kernels", lambda: module)
     assert re.search(rf"^  cuda +{re.escape(state)}$", cli.info(), re.M)
+    found = re.findall(
+        r"^  attention on cuda:(\d) +forward: one; backward: (\d)$", cli.info(), re.M
+    )
+    assert found == ([] if module is None else [("0", "0"), ("1", "1")])
 
 
 def test_the_module_is_the_same_program():

@@ -13,15 +13,15 @@ import pytest
 import slipstick
 from attention_backward_oracle import Upstream, compare, expected, upstream_for
 from attention_cases import options_for
+from attention_on_device import differentiate, moved
 from attention_oracle import BF16, DTYPES, INF, bits, float_mask, inputs
-from cuda_attention import differentiate, moved
 from slipstick.scales import LogN, SSMax, Su
 from test_attention_backward import refusal_cases
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 # As forward: 74 rows a key head, 133 keys.
-SHAPE = (2, 4, 2, 37, 133, 21, 9)
+SHAPE = (2, 4, 2, 37, 133, 13, 9)
 OPTIONS = options_for(133)
 
 
@@ -362,7 +362,7 @@ def test_streams_graphs_and_devices(device):
     if device.count > 1:
         there = [device.array(x, 1) for x in arrays]
         out, stats = slipstick.attention(*there, return_stats=True)
-        message = r"^attention_backward: `query` must be on CUDA device 0.*, got .* device 1$"
+        message = r"^attention_backward: `grad_out` must be on CUDA device 1.*, got .* device 0$"
         with pytest.raises(ValueError, match=message):
             slipstick.attention_backward(given[0], *there, out, stats)
 

@@ -31,12 +31,14 @@ PAUSE = 0.1  # seconds; OpenBLAS and OpenMP threads spin for tens of millisecond
 class Contender(NamedTuple):
     """A call; `scale` times its seconds where it does a part of the case's work.
 
-    `peer` says whether the first contender is measured by it.
+    `peer` says whether the first contender is measured by it, `error` how far its result is from
+    the exact one.
     """
 
     call: Call
     scale: float = 1.0
     peer: bool = True
+    error: Callable[[], float] | None = None
 
 
 class Task(NamedTuple):
@@ -92,6 +94,7 @@ class Result(NamedTuple):
     seconds: dict[str, float]
     share_of_best_peer: float | None
     share_of_peak: dict[str, float] | None = None  # of what the clock measured for the unit
+    errors: dict[str, float] | None = None  # of those contenders that have one
 
 
 class Clock(NamedTuple):
@@ -146,6 +149,8 @@ def show(result: Result) -> None:
             row += f" {rate / result.threads:8.3f} a core"
         if result.share_of_peak:
             row += f" {result.share_of_peak[name]:7.1%} of the peak"
+        if result.errors and name in result.errors:
+            row += f"  error {result.errors[name]:.2e}"
         print(row + ("" if seconds == own else f" {seconds / own:8.2f} x the time"))
     sys.stdout.flush()
 
@@ -195,8 +200,9 @@ def main(
             result = clock.time(task, options.rounds)
             show(result)
             row = result._asdict()
-            if result.share_of_peak is None:
-                del row["share_of_peak"]
+            for optional in ("share_of_peak", "errors"):
+                if row[optional] is None:
+                    del row[optional]
             figures["timings"].append(row)
         if options.json:  # after each case: an interrupted run keeps what it has
             options.json.write_text(json.dumps(figures, indent=2) + "\n")

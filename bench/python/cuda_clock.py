@@ -10,9 +10,10 @@ from __future__ import annotations
 import statistics
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 
 import torch
-from contest import Clock, Quantity, Result, Task, share_of_best_peer
+from contest import Clock, Contender, Quantity, Result, Task, share_of_best_peer
 
 from slipstick.bench import Call, machine
 from slipstick.cli import cuda_devices
@@ -21,10 +22,12 @@ FLUSHED = 1 << 30  # bytes
 WARM_UP = 3
 SECONDS = 2.0  # a task, about, and yet at least FEWEST rounds
 FEWEST = 5
-# Operations of the peak's unit in one of the case's: a MAC is a product and a sum.
-OPERATIONS = {"B": ("copy", 1), "FLOP": ("FFMA", 1), "MAC": ("FFMA", 2)}
+# The peak of a case's unit, and its operations in one of the unit: a MAC is a product and a sum.
+Operations = dict[str, tuple[str, int]]
+OPERATIONS: Operations = {"B": ("copy", 1), "FLOP": ("FFMA", 1), "MAC": ("FFMA", 2)}
+OF_TENSOR_CORES: Operations = {"B": ("copy", 1), "FLOP": ("bfloat16", 1)}
 
-# Measured by `peaks`, and used by `time`: B/s of a copy, FLOP/s of float32.
+# Measured by `peaks`, and used by `time`: B/s of a copy, FLOP/s of float32 and of bfloat16.
 _peaks: dict[str, float] = {}
 
 
@@ -82,22 +85,40 @@ def _copy() -> float:
     return _peaks["copy"] / 1e9
 
 
-def _ffma() -> float:
+def _matmul(peak: str, dtype: torch.dtype) -> float:
     size = 8192
-    a, b = torch.randn(2, size, size, device="cuda")
+    a, b = torch.randn(2, size, size, device="cuda").to(dtype)
     seconds = _median_seconds(lambda: torch.matmul(a, b), 11, _flushed())
-    _peaks["FFMA"] = 2 * size**3 / seconds
-    return _peaks["FFMA"] / 1e9
+    _peaks[peak] = 2 * size**3 / seconds
+    return _peaks[peak] / 1e9
 
 
 def peaks() -> Iterator[Quantity]:
     """What the shares are of, measured in the same run."""
     yield Quantity("copy of 1 GiB by torch, bytes read and written", "GB/s", _copy)
-    yield Quantity("float32 matmul 8192^3 by torch, without TF32", "GFLOP/s", _ffma)
+    of_float32 = partial(_matmul, "FFMA", torch.float32)
+    yield Quantity("float32 matmul 8192^3 by torch, without TF32", "GFLOP/s", of_float32)
 
 
-def time_task(task: Task, rounds: int) -> Result:
+def peaks_of_tensor_cores() -> Iterator[Quantity]:
+    """What shares of tensor cores are of, measured in the same run."""
+    yield Quantity("copy of 1 GiB by torch, bytes read and written", "GB/s", _copy)
+    of_bfloat16 = partial(_matmul, "bfloat16", torch.bfloat16)
+    yield Quantity("bfloat16 matmul 8192^3 by torch", "GFLOP/s", of_bfloat16)
+
+
+def _errors(contenders: dict[str, Contender]) -> dict[str, float] | None:
+    found = {
+        name: contender.error()
+        for name, contender in contenders.items()
+        if contender.error is not None
+    }
+    return found or None
+
+
+def time_task(task: Task, rounds: int, operations: Operations = OPERATIONS) -> Result:
     contenders = task.make()
+    errors = _errors(contenders)
     flushed = _flushed()
     once = 0.0
     for contender in contenders.values():
@@ -113,10 +134,13 @@ def time_task(task: Task, rounds: int) -> Result:
         name: statistics.median(samples[name]) * contender.scale
         for name, contender in contenders.items()
     }
-    peak, operations = OPERATIONS[task.unit]
-    shares = {name: operations * task.work / own / _peaks[peak] for name, own in seconds.items()}
+    peak, count = operations[task.unit]
+    shares = {name: count * task.work / own / _peaks[peak] for name, own in seconds.items()}
     share = share_of_best_peer(contenders, seconds)
-    return Result(task.name, task.work, task.unit, 0, seconds, share, shares)
+    return Result(task.name, task.work, task.unit, 0, seconds, share, shares, errors)
 
 
 CUDA = Clock(facts, peaks, time_task, rounds=25)
+TENSOR_CORES = Clock(
+    facts, peaks_of_tensor_cores, partial(time_task, operations=OF_TENSOR_CORES), rounds=25
+)

@@ -44,7 +44,7 @@ void forward(const Context& context, Problem problem, const Kinds& kinds) {
     const bool half = item_size(problem.dtype) == 2;
     if (kinds.few) (half ? few_rows_mma : few_rows_simt)(context, problem);
     if (!kinds.many) return;
-    problem.few_rows_apart = problem.is_packed();
+    if (problem.is_packed()) problem.few_queries = kFewRows / problem.group;
     if (hopper_serves(context, problem)) return forward_hopper(context, problem);
     (half ? forward_mma : forward_simt)(context, problem);
 }
@@ -75,6 +75,19 @@ void check_shape(const char* function, const Inputs& inputs, const Shape& shape,
 }
 
 }  // namespace
+
+std::vector<std::string> kernels(int major, int minor) {
+    if (major < 8) return {"none: they are for compute capability 8.0 and later"};
+    std::vector<std::string> lines;
+    if (has_hopper_kernel(major, minor)) {
+        lines.emplace_back(
+            "float16, bfloat16: wgmma (forward without mask and softcap, head sizes that are "
+            "multiples of 8 up to 128)");
+    }
+    lines.emplace_back("float16, bfloat16: mma.sync (forward, decode, backward)");
+    lines.emplace_back("float32, float64: multiply-adds (forward, decode, backward)");
+    return lines;
+}
 
 void check_sizes(const char* function, const Inputs& inputs) {
     check_shape(function, inputs, slipstick::attention::shape_of(inputs), "rows");

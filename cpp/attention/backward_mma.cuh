@@ -17,324 +17,121 @@
 // need no workspace at all, and no block waits.
 #pragma once
 
-#include <algorithm>
-#include <climits>
-
+#include "attention/backward_products.cuh"
 #include "attention/backward_tiles.cuh"
-#include "attention/device_kernels.cuh"
 
 namespace slipstick::cuda::attention {
 
-// Of which operand a kernel writes the gradient.
-enum class Gradient { kQuery, kKey, kValue, kKeyAndValue };
-
-// Sums of a warp's rows are float32 in registers: 16 rows of 128 columns take 64 of 255 for each
-// gradient, scores and grads of 16 x 64 another 64. `tall` counts 16 rows that a warp owns, which
-// share what is read of the tile that streams past; `across` the rows of it at a time.
-template <int width, int warps, int tall, int streamed, int across>
-struct BackwardShape {
-    static constexpr int kWidth = width;  // of a head, with zeros
-    static constexpr int kThreads = warps * kWarp;
-    static constexpr int kTall = tall;
-    static constexpr int kOwned = 16 * tall * warps;
-    static constexpr int kStreamed = streamed;
-    static constexpr int kAcross = across;
-};
-using NarrowShape = BackwardShape<64, 4, 2, 64, 32>;
-using MiddleShape = BackwardShape<128, 8, 1, 64, 64>;
-using WideShape = BackwardShape<256, 4, 1, 32, 32>;
-
-// What the scores of a row need.
-struct alignas(16) RowNumbers {
-    float factor;       // lambda; times log2 e where nothing else becomes of a score
-    float lse;          // likewise
-    float constant;     // D - dL + dH H
-    float grad_factor;  // lambda; where keys are owned, times BackwardArguments::key_unit
-};
-struct alignas(16) RowOptions {
-    int first;  // first <= key < last is seen
-    int last;
-    float grad_entropy;
-};
-
-struct BackwardArguments {
-    Problem problem;
-    Operand grad_out;
-    Target grad_query;
-    Target grad_key;
-    Target grad_value;
-    BackwardRows<float> rows;
-    float inverse_cap;  // 1 / softcap
-    // A power of two near the inverse of the usual lambda: dR times lambda alone would lie lower
-    // than dR, where float16 has fewer digits.
-    float key_unit;
-    int stages;  // tiles that stream past and have room at once, 1 or 2
-    bool query_vectors;
-    bool key_vectors;
-    bool value_vectors;
-    bool grad_out_vectors;
-    bool grad_query_vectors;
-    bool grad_key_vectors;
-    bool grad_value_vectors;
-};
-
-// Shared memory: two tiles of what is owned, then for each stage two tiles of what streams past;
-// then the numbers of the rows, owned or for each stage.
-template <class Shape>
-size_t backward_shared_bytes(int stages, bool owns_keys) {
-    const int lines = 2 * Shape::kOwned + 2 * stages * Shape::kStreamed;
-    const int rows = owns_keys ? stages * Shape::kStreamed : Shape::kOwned;
-    constexpr size_t kNumbers = sizeof(RowNumbers) + sizeof(RowOptions) + sizeof(int64_t);
-    return static_cast<size_t>(lines) * Shape::kWidth * 2 + static_cast<size_t>(rows) * kNumbers;
-}
-
-inline constexpr float kLog2E = 1.4426950408889634f;
-
 template <class T, class Shape, Gradient gradient, bool full>
-class BackwardBlock {
-    static constexpr bool kOwnsKeys = gradient != Gradient::kQuery;
+class BackwardBlock : BackwardTiles<T, Shape, gradient != Gradient::kQuery, full> {
+    using Tiles = BackwardTiles<T, Shape, gradient != Gradient::kQuery, full>;
+    using Tiles::arguments_;
+    using Tiles::begin_;
+    using Tiles::bias_of_key;
+    using Tiles::end_;
+    using Tiles::fetch;
+    using Tiles::fetch_streamed;
+    using Tiles::find_ranges;
+    using Tiles::group_;
+    using Tiles::is_hidden_in;
+    using Tiles::kOwned;
+    using Tiles::kOwnsKeys;
+    using Tiles::kRows;
+    using Tiles::kStreamed;
+    using Tiles::kv_head_;
+    using Tiles::kWidth;
+    using Tiles::length_;
+    using Tiles::load_owned;
+    using Tiles::load_streamed;
+    using Tiles::mask_rows_;
+    using Tiles::number_;
+    using Tiles::numbers_;
+    using Tiles::options_;
+    using Tiles::own_;
+    using Tiles::owned_;
+    using Tiles::problem_;
+    using Tiles::row_in;
+    using Tiles::row_number;
+    using Tiles::rows_;
+    using Tiles::sees;
+    using Tiles::store_numbers;
+    using Tiles::store_streamed_numbers;
+    using Tiles::streamed;
+    using Tiles::thread;
+    using typename Tiles::Fetched;
+    using typename Tiles::Place;
     static constexpr bool kFirst = gradient != Gradient::kValue;  // dQ or dK
     static constexpr bool kSecond =
         gradient == Gradient::kValue || gradient == Gradient::kKeyAndValue;
-    static constexpr int kWidth = Shape::kWidth;
     static constexpr int kTall = Shape::kTall;
-    static constexpr int kOwned = Shape::kOwned;
-    static constexpr int kStreamed = Shape::kStreamed;
-    static constexpr int kColumns = Shape::kAcross / 8;           // of 8 accumulators
-    static constexpr int kRows = kOwnsKeys ? kStreamed : kOwned;  // of a set of numbers
+    static constexpr int kColumns = Shape::kAcross / 8;  // of 8 accumulators
 
 public:
-    __device__ __forceinline__ BackwardBlock(const BackwardArguments& arguments)
-        : arguments_(arguments), problem_(arguments.problem) {
-        group_ = static_cast<unsigned>(problem_.group);
-        rows_ = static_cast<int>(problem_.group * problem_.queries);
-        const auto lines = static_cast<unsigned>(kOwnsKeys ? problem_.keys : rows_);
-        const unsigned tiles = (lines + kOwned - 1) / kOwned;
-        const auto heads = static_cast<unsigned>(problem_.kv_heads);
-        kv_head_ = static_cast<int>(blockIdx.x / tiles % heads);
-        number_ = static_cast<int>(blockIdx.x / tiles / heads);
-        length_ = static_cast<int>(sequence_of(problem_, number_).length);
-        // Under causal order the first keys and the last rows have most to do: they come first.
-        const unsigned tile = blockIdx.x % tiles;
-        owned_ = static_cast<int>((kOwnsKeys ? tile : tiles - 1 - tile) * kOwned);
-        warp_row_ = static_cast<int>(threadIdx.x) / kWarp * 16 * kTall;
-
-        T* const tiles_at = dynamic_shared<T>();
-        own_[0] = tiles_at;
-        own_[1] = own_[0] + kOwned * kWidth;
-        streamed_at_ = own_[1] + kOwned * kWidth;
-        const int sets = kOwnsKeys ? arguments.stages : 1;
-        numbers_ =
-            reinterpret_cast<RowNumbers*>(streamed_at_ + 2 * arguments.stages * kStreamed * kWidth);
-        options_ = reinterpret_cast<RowOptions*>(numbers_ + sets * kRows);
-        mask_rows_ = reinterpret_cast<int64_t*>(options_ + sets * kRows);
-    }
+    __device__ __forceinline__ explicit BackwardBlock(const BackwardArguments& arguments)
+        : Tiles(arguments), warp_row_(thread() / kWarp * 16 * kTall) {}
 
     __device__ __forceinline__ void run() {
-        __shared__ int poisoned[2];
+        __shared__ int poisoned;  // whether what a row does not see may be no number
+        if (thread() == 0) poisoned = 0;
         load_owned();
-        int begin = 0;
-        int end = 0;
         if constexpr (kOwnsKeys) {
             const slipstick::attention::QueryRange queries =
                 slipstick::attention::query_range(problem_.window, problem_.queries, problem_.keys,
                                                   length_, {owned_, int64_t{owned_} + kOwned});
-            begin = static_cast<int>(queries.first * problem_.group);
-            end = static_cast<int>(queries.last * problem_.group);
-            if (begin < end) store_numbers(0, begin, fetch(begin));
+            begin_ = static_cast<int>(queries.first);
+            end_ = static_cast<int>(queries.last);
         } else {
-            store_numbers(0, owned_, fetch(owned_));
+            store_numbers(0, owned_ + thread(), owned_ + thread() < rows_,
+                          fetch(owned_ + thread(), owned_ + thread() < rows_));
             __syncthreads();
             find_ranges();
-            begin = some_first_;
-            end = some_last_;
         }
-        if (begin < end) load_streamed(0, begin, end);
+        const bool doubled = arguments_.stages == 2;
         int buffer = 0;
-        int turn = 0;
-        if (threadIdx.x == 0) poisoned[turn] = 0;
-        // The difference, since the next start may lie beyond an int.
-        for (int start = begin; start < end; turn ^= 1) {
-            const bool last = end - start <= kStreamed;
-            const int next = last ? end : start + kStreamed;
+        Place place{0, begin_};
+        bool more = begin_ < end_;
+        if (more) load_streamed(0, place);
+        if (kOwnsKeys && more) store_streamed_numbers(0, place, fetch_streamed(place));
+        while (more) {
+            const bool last = end_ - place.start <= kStreamed;
+            const Place next =
+                last ? Place{place.head + 1, begin_} : Place{place.head, place.start + kStreamed};
+            more = !last || (kOwnsKeys && next.head < static_cast<int>(group_));
             wait_for_copies<0>();
             __syncthreads();
-            if (threadIdx.x == 0) poisoned[turn ^ 1] = 0;
-            const bool doubled = arguments_.stages == 2;
-            if (doubled && !last) load_streamed(buffer ^ 1, next, end);
+            if (doubled && more) load_streamed(buffer ^ 1, next);
             Fetched fetched{};
-            if (kOwnsKeys && !last) fetched = fetch(next);
-            const bool hides = is_hidden_in(buffer, start);
+            if (kOwnsKeys && more) fetched = fetch_streamed(next);
+            const bool hides = is_hidden_in(buffer, place.start);
             if (hides) {
-                if (streams_no_number(buffer)) poisoned[turn] = 1;
+                if (streams_nonfinite(buffer)) poisoned = 1;
                 __syncthreads();
             }
             if (hides || full) {
-                add_tile<true>(buffer, start, hides && poisoned[turn] != 0);
+                add_tile<true>(buffer, place.start, hides && poisoned != 0);
             } else {
-                add_tile<false>(buffer, start, false);
+                add_tile<false>(buffer, place.start, false);
             }
             if (doubled) {
                 buffer ^= 1;
             } else {
                 __syncthreads();
-                if (!last) load_streamed(0, next, end);
+                if (more) load_streamed(0, next);
             }
-            if (kOwnsKeys && !last) store_numbers(buffer, next, fetched);
-            start = next;
+            if (kOwnsKeys && more) store_streamed_numbers(buffer, next, fetched);
+            place = next;
         }
         wait_for_copies<0>();
         __syncthreads();
         store();
+        if (poisoned != 0) put_all_back();
     }
 
 private:
-    struct Fetched {
-        float factor;
-        float lse;
-        float constant;
-        float grad_entropy;
-    };
-
-    __device__ __forceinline__ auto query_lines() const {
-        return lines_of<T>(problem_.query, number_, kv_head_, problem_.group, problem_.dim,
-                           arguments_.query_vectors);
-    }
-    __device__ __forceinline__ auto grad_out_lines() const {
-        return lines_of<T>(arguments_.grad_out, number_, kv_head_, problem_.group, problem_.dim_v,
-                           arguments_.grad_out_vectors);
-    }
-    __device__ __forceinline__ auto key_lines() const {
-        return lines_of<T>(problem_.key, number_, kv_head_, 1, problem_.dim,
-                           arguments_.key_vectors);
-    }
-    __device__ __forceinline__ auto value_lines() const {
-        return lines_of<T>(problem_.value, number_, kv_head_, 1, problem_.dim_v,
-                           arguments_.value_vectors);
-    }
-    __device__ __forceinline__ T* streamed(int buffer, int which) const {
-        return streamed_at_ + (2 * buffer + which) * kStreamed * kWidth;
-    }
-
-    __device__ __forceinline__ void load_owned() {
-        const auto load = [&](int which, const auto& lines, int all) {
-            load_lines<T, kWidth, kOwned, Shape::kThreads>(own_[which], lines, owned_,
-                                                           all - owned_);
-        };
-        if constexpr (kOwnsKeys) {
-            load(0, key_lines(), length_);
-            if (kFirst) load(1, value_lines(), length_);
-        } else {
-            load(0, query_lines(), rows_);
-            load(1, grad_out_lines(), rows_);
-        }
-    }
-    __device__ __forceinline__ void load_streamed(int buffer, int first, int end) {
-        const auto load = [&](int which, const auto& lines) {
-            load_lines<T, kWidth, kStreamed, Shape::kThreads>(streamed(buffer, which), lines, first,
-                                                              end - first);
-        };
-        if constexpr (kOwnsKeys) {
-            load(0, query_lines());
-            load(1, grad_out_lines());
-        } else {
-            load(0, key_lines());
-            load(1, value_lines());
-        }
-        commit_copies();
-    }
-
-    // This thread's row of a set of numbers, read long before it is stored.
-    __device__ __forceinline__ Fetched fetch(int first) const {
-        const int thread = static_cast<int>(threadIdx.x);
-        Fetched fetched{};
-        if (thread >= kRows || thread >= rows_ - first) return fetched;
-        const int64_t row = row_number(first + thread);
-        fetched.factor = arguments_.rows.factor[row];
-        fetched.lse = arguments_.rows.lse[row];
-        fetched.constant = arguments_.rows.constant[row];
-        if (full && arguments_.rows.grad_entropy != nullptr)
-            fetched.grad_entropy = arguments_.rows.grad_entropy[row];
-        return fetched;
-    }
-    __device__ __forceinline__ int64_t row_number(int row) const {
-        return (number_ * problem_.kv_heads + kv_head_) * rows_ + row;
-    }
-    // A row that is not there has zeros for operands.
-    __device__ __forceinline__ void store_numbers(int buffer, int first, const Fetched& fetched) {
-        const int thread = static_cast<int>(threadIdx.x);
-        if (thread >= kRows) return;
-        const int place = buffer * kRows + thread;
-        const float log2_e = full ? 1.0f : kLog2E;
-        numbers_[place] = {fetched.factor * log2_e, fetched.lse * log2_e, fetched.constant,
-                           kOwnsKeys ? fetched.factor * arguments_.key_unit : fetched.factor};
-        RowOptions options{0, 0, fetched.grad_entropy};
-        if (thread < rows_ - first) {
-            const auto row = static_cast<unsigned>(first + thread);
-            const int64_t query = row / group_;
-            const KeyRange seen = slipstick::attention::key_range(problem_.window, problem_.queries,
-                                                                  problem_.keys, length_, query);
-            const bool none = fetched.lse == std::numeric_limits<float>::infinity();
-            options.first = none ? 0 : static_cast<int>(seen.first);
-            options.last = none ? 0 : static_cast<int>(seen.last);
-            if (full) {
-                const int64_t head = kv_head_ * problem_.group + row % group_;
-                mask_rows_[place] = number_ * problem_.mask.batch + head * problem_.mask.head +
-                                    query * problem_.mask.row;
-            }
-        }
-        options_[place] = options;
-    }
-
-    // Keys that some and that all of the rows see which the block owns.
-    __device__ __forceinline__ void find_ranges() {
-        int some_first = INT_MAX;
-        int some_last = 0;
-        int all_first = 0;
-        int all_last = INT_MAX;
-        const int count = std::min(rows_ - owned_, int{kOwned});
-        for (int row = static_cast<int>(threadIdx.x) % kWarp; row < count; row += kWarp) {
-            const RowOptions options = options_[row];
-            if (options.last > 0) {
-                some_first = std::min(some_first, options.first);
-                some_last = std::max(some_last, options.last);
-            }
-            all_first = std::max(all_first, options.first);
-            all_last = std::min(all_last, options.last);
-        }
-        for (int step = kWarp / 2; step > 0; step /= 2) {
-            some_first = std::min(some_first, shuffle_xor(some_first, step));
-            some_last = std::max(some_last, shuffle_xor(some_last, step));
-            all_first = std::max(all_first, shuffle_xor(all_first, step));
-            all_last = std::min(all_last, shuffle_xor(all_last, step));
-        }
-        some_first_ = some_first;
-        some_last_ = some_last;
-        all_first_ = all_first;
-        all_last_ = all_last;
-    }
-
-    // Whether a key of the tile is hidden from a row of it, as every warp finds.
-    __device__ __forceinline__ bool is_hidden_in(int buffer, int start) const {
-        if (full && problem_.has_mask()) return true;
-        if constexpr (kOwnsKeys) {
-            bool hides = false;
-            const int count = std::min(rows_ - start, int{kRows});
-            const int keys = std::min(static_cast<int>(problem_.keys) - owned_, int{kOwned});
-            for (int row = static_cast<int>(threadIdx.x) % kWarp; row < count; row += kWarp) {
-                const RowOptions options = options_[buffer * kRows + row];
-                hides |= options.first > owned_ || options.last - owned_ < keys;
-            }
-            return any_lane(hides);
-        } else {
-            return all_first_ > start || all_last_ - start < kStreamed;
-        }
-    }
-
     // Of what is a right operand of a sum over the tile.
-    __device__ __forceinline__ bool streams_no_number(int buffer) const {
+    __device__ __forceinline__ bool streams_nonfinite(int buffer) const {
         const auto holds = [&](int which) {
-            return holds_no_number<T, kWidth, kStreamed, Shape::kThreads>(streamed(buffer, which));
+            return holds_nonfinite<kStreamed, kWidth, Shape::kThreads>(streamed(buffer, which));
         };
         return (kFirst && holds(0)) || (kSecond && holds(1));
     }
@@ -374,14 +171,13 @@ private:
         for (int across = 0; across < kStreamed; across += Shape::kAcross) {
             float scores[kTall][kColumns][4];
             float grads[kTall][kColumns][4];
-            uint32_t seen[kTall] = {};
-            multiply_lines<T, kWidth>(scores, own_[0], warp_row_, streamed(buffer, 0), across);
+
+            multiply_rows<kWidth>(scores, own_[0], warp_row_, streamed(buffer, 0), across);
             if constexpr (kFirst)
-                multiply_lines<T, kWidth>(grads, own_[1], warp_row_, streamed(buffer, 1), across);
-            differentiate_all<hides>(scores, grads, seen, buffer, start, across);
-            if constexpr (kSecond)
-                add(second_, scores, seen, streamed(buffer, 1), across, poisoned);
-            if constexpr (kFirst) add(first_, grads, seen, streamed(buffer, 0), across, poisoned);
+                multiply_rows<kWidth>(grads, own_[1], warp_row_, streamed(buffer, 1), across);
+            differentiate_all<hides>(scores, grads, buffer, start, across);
+            if constexpr (kSecond) add(second_, scores, streamed(buffer, 1), across, poisoned);
+            if constexpr (kFirst) add(first_, grads, streamed(buffer, 0), across, poisoned);
         }
     }
 
@@ -390,9 +186,8 @@ private:
     template <bool hides>
     __device__ __forceinline__ void differentiate_all(float (&scores)[kTall][kColumns][4],
                                                       float (&grads)[kTall][kColumns][4],
-                                                      uint32_t (&seen)[kTall], int buffer,
-                                                      int start, int across) {
-        const int lane = static_cast<int>(threadIdx.x) % kWarp;
+                                                      int buffer, int start, int across) {
+        const int lane = thread() % kWarp;
         // Element k of accumulator (i, n) is this row of what the block owns, and this one of what
         // streams past.
         const auto owned_row = [&](int i, int k) {
@@ -411,11 +206,9 @@ private:
                 const int place_in = kOwnsKeys ? owned_row(i, k) : streamed_row(n, k);
                 sees = place_in >= options.first - base && place_in < options.last - base;
                 if (full && sees && problem_.has_mask()) {
-                    bias = bias_at<float>(problem_, mask_rows_[place] + int64_t{base + place_in} *
-                                                                            problem_.mask.column);
+                    bias = bias_of_key(mask_rows_[place], base + place_in);
                     sees = bias != -std::numeric_limits<float>::infinity();
                 }
-                seen[i] |= static_cast<uint32_t>(sees) << (4 * n + k);
             }
             const Pair pair = differentiate(scores[i][n][k], kFirst ? grads[i][n][k] : 0.0f,
                                             numbers, options.grad_entropy, bias);
@@ -450,75 +243,92 @@ private:
 
     // sums += weights times the rows of a tile, the weights rounded.
     __device__ __forceinline__ void add(float (&sums)[kTall][kWidth / 8][4],
-                                        const float (&weights)[kTall][kColumns][4],
-                                        const uint32_t (&seen)[kTall], const T* tile, int across,
-                                        bool poisoned) {
+                                        const float (&weights)[kTall][kColumns][4], const T* tile,
+                                        int across, bool clears) {
 #pragma unroll
         for (int n = 0; n < kColumns; n += 2) {
             uint32_t left[kTall][4];
-            uint32_t sees[kTall];
 #pragma unroll
-            for (int i = 0; i < kTall; ++i) {
-                sees[i] = seen[i] >> (4 * n);
-#pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                    const float (&pair)[4] = weights[i][n + k / 2];
-                    left[i][k] = pack<T>(pair[k % 2 * 2], pair[k % 2 * 2 + 1]);
-                }
-            }
-            if (poisoned) {
-                add_seen_lines<T, kWidth>(sums, left, sees, tile, across + 8 * n);
-            } else {
-                add_lines<T, kWidth>(sums, left, tile, across + 8 * n);
-            }
+            for (int i = 0; i < kTall; ++i) pack_a<T>(left[i], weights[i][n], weights[i][n + 1]);
+            add_rows<kWidth>(sums, left, tile, across + 8 * n, clears);
         }
     }
 
     __device__ __forceinline__ void store() {
-        const int first = owned_ + warp_row_;
-        T* const room = own_[0] + warp_row_ * kWidth;
         if constexpr (kOwnsKeys) {
-            const int64_t count = problem_.keys - first;
             if constexpr (kFirst) {
                 const float scale = 1.0f / arguments_.key_unit;
-                store_lines<T, kWidth>(first_, room,
-                                       lines_of<T>(arguments_.grad_key, number_, kv_head_, 1,
-                                                   problem_.dim, arguments_.grad_key_vectors),
-                                       first, count, [&](int, float sum) { return sum * scale; });
+                store_keys(first_, arguments_.grad_key, problem_.dim, arguments_.grad_key_aligned,
+                           scale);
             }
             if constexpr (kSecond) {
-                store_lines<T, kWidth>(second_, room,
-                                       lines_of<T>(arguments_.grad_value, number_, kv_head_, 1,
-                                                   problem_.dim_v, arguments_.grad_value_vectors),
-                                       first, count, [](int, float sum) { return sum; });
+                store_keys(second_, arguments_.grad_value, problem_.dim_v,
+                           arguments_.grad_value_aligned, 1.0f);
             }
         } else {
-            store_grad_factor(first);
-            store_lines<T, kWidth>(
-                first_, room,
-                lines_of<T>(arguments_.grad_query, number_, kv_head_, problem_.group, problem_.dim,
-                            arguments_.grad_query_vectors),
-                first, rows_ - int64_t{first}, [&](int row, float sum) {
-                    const RowNumbers& numbers = numbers_[warp_row_ + row];
-                    const bool none = numbers.lse == std::numeric_limits<float>::infinity();
-                    return none ? 0.0f : numbers.grad_factor * sum;
-                });
+            store_grad_factor();
+            store_queries();
         }
     }
 
+    // By way of the warp's own rows of a tile.
+    __device__ __forceinline__ void store_keys(const float (&sums)[kTall][kWidth / 8][4],
+                                               const Target& target, int columns, bool aligned,
+                                               float scale) {
+        sync_warp();
+#pragma unroll
+        for (int i = 0; i < kTall; ++i) {
+#pragma unroll
+            for (int n = 0; n < kWidth / 8; ++n)
+                put_result<kWidth>(own_[0], warp_row_ + 16 * i, n, sums[i][n], scale, scale);
+        }
+        sync_warp();
+        const int count = static_cast<int>(problem_.keys) - owned_;
+        store_rows<16 * kTall, kWidth>(
+            own_[0], warp_row_, columns, aligned, target.column, [&](int r) {
+                return r < count ? target.template at<T>(number_, kv_head_, owned_ + r) : nullptr;
+            });
+    }
+
+    // dQ = lambda Qt, and 0 where a row has no gradient, whatever its lambda is.
+    __device__ __forceinline__ void store_queries() {
+        const int lane = thread() % kWarp;
+        const auto factor_of_row = [&](int row) {
+            return has_gradient(row) ? numbers_[row].grad_factor : 0.0f;
+        };
+        sync_warp();
+#pragma unroll
+        for (int i = 0; i < kTall; ++i) {
+            const int row = warp_row_ + 16 * i;
+            const float upper = factor_of_row(row + lane / 4);
+            const float lower = factor_of_row(row + lane / 4 + 8);
+#pragma unroll
+            for (int n = 0; n < kWidth / 8; ++n)
+                put_result<kWidth>(own_[0], row, n, first_[i][n], upper, lower);
+        }
+        sync_warp();
+        const Target& target = arguments_.grad_query;
+        const int count = rows_ - owned_;
+        store_rows<16 * kTall, kWidth>(
+            own_[0], warp_row_, problem_.dim, arguments_.grad_query_aligned, target.column,
+            [&](int r) { return r < count ? row_in(target, owned_ + r) : nullptr; });
+    }
+    __device__ __forceinline__ bool has_gradient(int row) const {
+        return numbers_[row].lse != std::numeric_limits<float>::infinity();
+    }
+
     // <q, Qt> of each row.
-    __device__ __forceinline__ void store_grad_factor(int first) {
-        const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    __device__ __forceinline__ void store_grad_factor() {
+        const int lane = thread() % kWarp;
 #pragma unroll
         for (int i = 0; i < kTall; ++i) {
 #pragma unroll
             for (int side = 0; side < 2; ++side) {
-                const int row = 16 * i + lane / 4 + 8 * side;
+                const int row = warp_row_ + 16 * i + lane / 4 + 8 * side;
                 double sum = 0;
 #pragma unroll
                 for (int n = 0; n < kWidth / 8; ++n) {
-                    const T* const query =
-                        chunk_of<T, kWidth>(own_[0], warp_row_ + row, n) + lane % 4 * 2;
+                    const T* const query = own_[0] + chunk_at<kWidth>(row, n) + lane % 4 * 2;
                     for (int k = 0; k < 2; ++k) {
                         sum = fma(static_cast<double>(to_float(query[k])),
                                   static_cast<double>(first_[i][n][2 * side + k]), sum);
@@ -526,33 +336,60 @@ private:
                 }
                 sum += shuffle_xor(sum, 1);
                 sum += shuffle_xor(sum, 2);
-                const bool none =
-                    numbers_[warp_row_ + row].lse == std::numeric_limits<float>::infinity();
-                if (lane % 4 == 0 && row < rows_ - first)
-                    arguments_.rows.grad_factor[row_number(first + row)] = none ? 0 : sum;
+                if (lane % 4 == 0 && row < rows_ - owned_) {
+                    arguments_.rows.grad_factor[row_number(owned_ + row)] =
+                        has_gradient(row) ? sum : 0;
+                }
             }
         }
     }
 
-    const BackwardArguments& arguments_;
-    const Problem& problem_;
-    unsigned group_;
-    int number_;  // of the sequence
-    int kv_head_;
-    int length_;    // the keys that are valid
-    int rows_;      // of the key head
-    int owned_;     // the first key or row that the block owns
-    int warp_row_;  // the first one of the warp's, counted from there
-    // Of the rows that the block owns: keys that some of them see, and that all see.
-    int some_first_;
-    int some_last_;
-    int all_first_;
-    int all_last_;
-    T* own_[2];  // key and value, or query and dO
-    T* streamed_at_;
-    RowNumbers* numbers_;
-    RowOptions* options_;
-    int64_t* mask_rows_;
+    // --- What is no number ---
+    //
+    // 0 times an infinity is NaN, so tiles of which a row does not see all count those as 0 in the
+    // sums over what streams past, and they come back here where they are seen. A row or key with
+    // one has NaN for its scores or grads, which took their way through the weights. Such values
+    // are an accident, so this takes the plainest way.
+
+    __device__ __forceinline__ void put_all_back() {
+        __syncthreads();
+        if constexpr (kOwnsKeys) {
+            if (kFirst) put_back(problem_.query, arguments_.grad_key, problem_.dim, false);
+            if (kSecond)
+                put_back(arguments_.grad_out_rows, arguments_.grad_value, problem_.dim_v, true);
+        } else {
+            put_back(problem_.key, arguments_.grad_query, problem_.dim, false);
+        }
+    }
+    // The weights of dV are not negative; others are NaN or 0 where the source is no number.
+    __device__ __forceinline__ void put_back(const Operand& source, const Target& target,
+                                             int columns, bool positive) {
+        const int lines =
+            std::min((kOwnsKeys ? static_cast<int>(problem_.keys) : rows_) - owned_, int{kOwned});
+        const int streams = kOwnsKeys ? static_cast<int>(group_) : 1;
+#pragma unroll 1
+        for (int i = thread(); i < lines * columns; i += Shape::kThreads) {
+            const int own = owned_ + i / columns;
+            const int column = i % columns;
+            float sum = 0;
+#pragma unroll 1
+            for (int other = begin_ * streams; other < end_ * streams; ++other) {
+                const T* const line =
+                    kOwnsKeys ? row_in(source, other) : source.at<T>(number_, kv_head_, other);
+                const T element = line[column * source.column];
+                if ((element.bits & kExponent<T>) != kExponent<T>) continue;
+                if (!sees(kOwnsKeys ? other : own, kOwnsKeys ? own : other)) continue;
+                sum += positive ? to_float(element) : std::numeric_limits<float>::quiet_NaN();
+            }
+            if (sum == 0) continue;
+            T* const result =
+                (kOwnsKeys ? target.at<T>(number_, kv_head_, own) : row_in(target, own)) +
+                column * target.column;
+            result->bits = static_cast<uint16_t>(pack<T>(to_float(*result) + sum, 0.0f));
+        }
+    }
+
+    int warp_row_;  // the first row of the warp's among those that the block owns
     float first_[kTall][kFirst ? kWidth / 8 : 1][4] = {};
     float second_[kTall][kSecond ? kWidth / 8 : 1][4] = {};
 };

@@ -44,7 +44,11 @@ void run_backward_mma(const Context& context, const BackwardProblem& problem,
     const double usual = std::sqrt(static_cast<double>(std::max(forward.dim, 1)));
     const BackwardArguments arguments{
         .problem = forward,
-        .grad_out = problem.grad_out,
+        .grad_out_rows = problem.grad_out,
+        .query = tile_source(forward.query, forward.dim),
+        .key = tile_source(forward.key, forward.dim),
+        .value = tile_source(forward.value, forward.dim_v),
+        .grad_out = tile_source(problem.grad_out, forward.dim_v),
         .grad_query = problem.grad_query,
         .grad_key = problem.grad_key,
         .grad_value = problem.grad_value,
@@ -52,13 +56,9 @@ void run_backward_mma(const Context& context, const BackwardProblem& problem,
         .inverse_cap = forward.softcap == 0 ? 0.0f : static_cast<float>(1.0 / forward.softcap),
         .key_unit = static_cast<float>(std::exp2(std::round(std::log2(usual)))),
         .stages = 1,
-        .query_vectors = has_vectors(forward.query, forward.dim),
-        .key_vectors = has_vectors(forward.key, forward.dim),
-        .value_vectors = has_vectors(forward.value, forward.dim_v),
-        .grad_out_vectors = has_vectors(problem.grad_out, forward.dim_v),
-        .grad_query_vectors = has_vectors(problem.grad_query, forward.dim),
-        .grad_key_vectors = has_vectors(problem.grad_key, forward.dim),
-        .grad_value_vectors = has_vectors(problem.grad_value, forward.dim_v)};
+        .grad_query_aligned = has_aligned_rows(problem.grad_query, forward.dim),
+        .grad_key_aligned = has_aligned_rows(problem.grad_key, forward.dim),
+        .grad_value_aligned = has_aligned_rows(problem.grad_value, forward.dim_v)};
     const bool full =
         forward.has_mask() || forward.softcap != 0 || problem.grad_entropy.data != nullptr;
     const int width = std::max(forward.dim, forward.dim_v);

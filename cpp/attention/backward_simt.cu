@@ -41,10 +41,9 @@ struct Shared {
 };
 
 // `columns`: those of the gradient are at most that.
-template <class Acc, int columns>
+template <class Acc, int columns, Part part>
 __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
-    backward_tiles(BackwardProblem problem, BackwardRows<Acc> row_numbers, Part part,
-                   Direct direct) {
+    backward_tiles(BackwardProblem problem, BackwardRows<Acc> row_numbers, Direct direct) {
     using T = Tile<Acc>;
     constexpr int slice = T::slice(columns);
     constexpr int slices = columns / slice;
@@ -53,7 +52,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
     auto& shared = *dynamic_shared<Shared<Acc>>();
     Pipeline<Acc> pipeline(shared.steps);
     const Problem& forward = problem.forward;
-    const bool owns_rows = part == Part::kQuery;
+    constexpr bool owns_rows = part == Part::kQuery;
     const int thread = static_cast<int>(threadIdx.x);
 
     // --- What the block owns, and what it goes over ---
@@ -123,26 +122,27 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         if (of_rows) {
             const int slot = owns_rows ? 0 : static_cast<int>(first) % (2 * T::kKeys);
             const Operand& operand = second ? problem.grad_out : forward.query;
-            return Lines{operand.data,
-                         forward.dtype,
-                         second ? direct.grad_out : direct.query,
-                         second ? forward.dim_v : forward.dim,
-                         operand.column,
-                         (second ? shared.grad_starts : shared.query_starts) + slot,
-                         0,
-                         0,
-                         head_rows - first};
+            return Lines<Acc>{operand.data,
+                              forward.dtype,
+                              second ? direct.grad_out : direct.query,
+                              second ? forward.dim_v : forward.dim,
+                              static_cast<int>(head_rows - first),
+                              operand.column,
+                              (second ? shared.grad_starts : shared.query_starts) + slot,
+                              0,
+                              0};
         }
         const Operand& operand = second ? forward.value : forward.key;
-        return Lines{operand.data,
-                     forward.dtype,
-                     second ? direct.value : direct.key,
-                     second ? forward.dim_v : forward.dim,
-                     operand.column,
-                     nullptr,
-                     sequence.batch * operand.batch + kv_head * operand.head + first * operand.row,
-                     operand.row,
-                     sequence.length - first};
+        return Lines<Acc>{
+            operand.data,
+            forward.dtype,
+            second ? direct.value : direct.key,
+            second ? forward.dim_v : forward.dim,
+            static_cast<int>(sequence.length - first),
+            operand.column,
+            nullptr,
+            sequence.batch * operand.batch + kv_head * operand.head + first * operand.row,
+            operand.row};
     };
     const int dim_steps = (forward.dim + T::kDepth - 1) / T::kDepth;
     const int dim_v_steps = part == Part::kValue ? 0 : (forward.dim_v + T::kDepth - 1) / T::kDepth;
@@ -184,11 +184,13 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         typename T::Scores grads = {};
         for (int step = 0; step < dim_steps; ++step)
             multiply_lines<Acc>(pipeline.template next<0>(copy_step), scores);
+        sync_warp();                  // nobody reads the weights of the tile before
+        put_scores(scores, weights);  // which saves their registers during the second product
         for (int step = 0; step < dim_v_steps; ++step)
             multiply_lines<Acc>(pipeline.template next<0>(copy_step), grads);
+        take_scores(weights, scores);
 
         // --- From products to weights; row and key of a score by what the block owns ---
-        sync_warp();  // nobody reads the weights of the tile before
         const auto row_at = [&](int i, int j) {
             return slot + (owns_rows ? T::row(i) : T::column() + 16 * j);
         };
@@ -232,7 +234,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
                 }
                 const Acc u = score - shared.lse[row];
                 Acc weight = exponential(u);
-                if (part != Part::kValue) {
+                if constexpr (part != Part::kValue) {
                     Acc inner = grads[i][j] - shared.constant[row];
                     // e^u is 0 below the lowest exponent, and 0 times an infinite u would be NaN.
                     if (row_numbers.grad_entropy != nullptr) {
@@ -315,27 +317,30 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
             }
             store_as(target.data, forward.dtype, place + column * target.column, value);
         }
-        if (!owns_rows) continue;
-        const int line = T::lane() / sharing;
-        for (int k = T::lane() % sharing; line < left && k < T::kGroup; k += sharing) {
-            const int column = g * T::kGroup + k;
-            if (column >= width) break;
-            product += static_cast<double>(weights[line * T::kGroup + k]) *
-                       float_at(forward.query.data, forward.dtype,
-                                shared.query_starts[own + line] + column * forward.query.column);
+        if constexpr (owns_rows) {
+            const int line = T::lane() / sharing;
+            for (int k = T::lane() % sharing; line < left && k < T::kGroup; k += sharing) {
+                const int column = g * T::kGroup + k;
+                if (column >= width) break;
+                product +=
+                    static_cast<double>(weights[line * T::kGroup + k]) *
+                    float_at(forward.query.data, forward.dtype,
+                             shared.query_starts[own + line] + column * forward.query.column);
+            }
         }
     }
-    if (!owns_rows) return;
-    for (int mask = 1; mask < sharing; mask *= 2) product += shuffle_xor(product, mask);
-    const int line = T::lane() / sharing;
-    if (T::lane() % sharing != 0 || line >= left) return;
-    row_numbers.grad_factor[unit * head_rows + owned + own + line] =
-        shared.lse[own + line] == kInfinity<Acc> ? 0 : product;
+    if constexpr (owns_rows) {
+        for (int mask = 1; mask < sharing; mask *= 2) product += shuffle_xor(product, mask);
+        const int line = T::lane() / sharing;
+        if (T::lane() % sharing == 0 && line < left) {
+            row_numbers.grad_factor[unit * head_rows + owned + own + line] =
+                shared.lse[own + line] == kInfinity<Acc> ? 0 : product;
+        }
+    }
 }
 
-template <class Acc, int columns>
-void run(const Context& context, const BackwardProblem& problem, const BackwardRows<Acc>& rows,
-         Part part) {
+template <class Acc, int columns, Part part>
+void run(const Context& context, const BackwardProblem& problem, const BackwardRows<Acc>& rows) {
     const Problem& forward = problem.forward;
     const Direct direct{is_direct<Acc>(forward.query, forward.dtype, forward.dim),
                         is_direct<Acc>(forward.key, forward.dtype, forward.dim),
@@ -343,23 +348,27 @@ void run(const Context& context, const BackwardProblem& problem, const BackwardR
                         is_direct<Acc>(problem.grad_out, forward.dtype, forward.dim_v)};
     const int64_t lines = part == Part::kQuery ? forward.group * forward.queries : forward.keys;
     const int64_t blocks = ceil_div(lines, Tile<Acc>::kRows) * forward.kv_heads * forward.sequences;
-    launch(context, forward.function, &backward_tiles<Acc, columns>,
+    launch(context, forward.function, &backward_tiles<Acc, columns, part>,
            dim3(static_cast<unsigned>(blocks)), dim3(Tile<Acc>::kThreads), sizeof(Shared<Acc>),
-           problem, rows, part, direct);
+           problem, rows, direct);
+}
+
+template <class Acc, Part part>
+void run(const Context& context, const BackwardProblem& problem, const BackwardRows<Acc>& rows) {
+    const int width = part == Part::kValue ? problem.forward.dim_v : problem.forward.dim;
+    // Of float64 there is one kernel less to compile: its 64 columns take the time of 128.
+    if constexpr (sizeof(Acc) == 4) {
+        if (width <= 64) return run<Acc, 64, part>(context, problem, rows);
+    }
+    if (width <= 128) return run<Acc, 128, part>(context, problem, rows);
+    run<Acc, 256, part>(context, problem, rows);
 }
 
 template <class Acc>
 void run(const Context& context, const BackwardProblem& problem, const BackwardRows<Acc>& rows) {
-    for (const Part part : {Part::kQuery, Part::kKey, Part::kValue}) {
-        const int width = part == Part::kValue ? problem.forward.dim_v : problem.forward.dim;
-        if (width <= 64) {
-            run<Acc, 64>(context, problem, rows, part);
-        } else if (width <= 128) {
-            run<Acc, 128>(context, problem, rows, part);
-        } else {
-            run<Acc, 256>(context, problem, rows, part);
-        }
-    }
+    run<Acc, Part::kQuery>(context, problem, rows);
+    run<Acc, Part::kKey>(context, problem, rows);
+    run<Acc, Part::kValue>(context, problem, rows);
 }
 
 }  // namespace

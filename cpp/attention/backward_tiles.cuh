@@ -1,244 +1,250 @@
-// Tiles of 16-bit elements in shared memory, the products that warps make of them, and the way of
-// rows to and from global memory: what the backward kernels on tensor cores stand on.
+// Where a block of the backward kernels stands: which tiles come to shared memory, and what is
+// known of their rows.
 #pragma once
 
-#include "attention/problem.cuh"
+#include <algorithm>
+
+#include "attention/backward_shape.cuh"
 #include "core/launch.cuh"
-#include "core/ptx.cuh"
 
 namespace slipstick::cuda::attention {
 
-inline constexpr int kChunk = 8;  // elements that move together: 16 bytes
+// A block owns a tile of keys, and rows stream past, or the other way round.
+template <class T, class Shape, bool owns_keys, bool full>
+class BackwardTiles {
+protected:
+    static constexpr bool kOwnsKeys = owns_keys;
+    static constexpr int kWidth = Shape::kWidth;
+    static constexpr int kOwned = Shape::kOwned;
+    static constexpr int kStreamed = Shape::kStreamed;
+    static constexpr int kRows = kOwnsKeys ? kStreamed : kOwned;  // of a set of numbers
 
-// --- Lines of global memory ---
+    __device__ __forceinline__ explicit BackwardTiles(const BackwardArguments& arguments)
+        : arguments_(arguments), problem_(arguments.problem) {
+        group_ = static_cast<unsigned>(problem_.group);
+        rows_ = static_cast<int>(problem_.group * problem_.queries);
+        const auto lines = static_cast<unsigned>(kOwnsKeys ? problem_.keys : rows_);
+        const unsigned tiles = (lines + kOwned - 1) / kOwned;
+        const auto heads = static_cast<unsigned>(problem_.kv_heads);
+        kv_head_ = static_cast<int>(blockIdx.x / tiles % heads);
+        number_ = static_cast<int>(blockIdx.x / tiles / heads);
+        length_ = static_cast<int>(sequence_of(problem_, number_).length);
+        // Under causal order the first keys and the last rows have most to do: they come first.
+        const unsigned tile = blockIdx.x % tiles;
+        owned_ = static_cast<int>((kOwnsKeys ? tile : tiles - 1 - tile) * kOwned);
 
-// The rows of a key head of an operand: keys, or queries with the heads of a group side by side.
-template <class Data>
-struct Lines {
-    Data* data;  // of the first head of the group
-    int64_t row;
-    int64_t head;
-    int64_t column;
-    unsigned group;
-    int columns;
-    bool vectors;  // 16 bytes of a row lie together, at multiples of 16
-
-    __device__ __forceinline__ Data* at(int line) const {
-        if (group == 1) return data + line * row;
-        const auto number = static_cast<unsigned>(line);
-        return data + number / group * row + number % group * head;
+        T* const tiles_at = dynamic_shared<T>();
+        own_[0] = tiles_at;
+        own_[1] = own_[0] + kOwned * kWidth;
+        streamed_at_ = own_[1] + kOwned * kWidth;
+        const int sets = kOwnsKeys ? arguments.stages : 1;
+        numbers_ =
+            reinterpret_cast<RowNumbers*>(streamed_at_ + 2 * arguments.stages * kStreamed * kWidth);
+        options_ = reinterpret_cast<RowOptions*>(numbers_ + sets * kRows);
+        mask_rows_ = reinterpret_cast<int64_t*>(options_ + sets * kRows);
     }
+
+    __device__ __forceinline__ static int thread() { return static_cast<int>(threadIdx.x); }
+
+    // A tile that streams past: rows of a head of the group, from a query on, or keys.
+    struct Place {
+        int head;
+        int start;
+    };
+    struct Fetched {
+        float factor;
+        float lse;
+        float constant;
+        float grad_entropy;
+    };
+
+    __device__ __forceinline__ T* streamed(int buffer, int which) const {
+        return streamed_at_ + (2 * buffer + which) * kStreamed * kWidth;
+    }
+
+    // Where row `row` of the key head lies in query, dO, dQ.
+    template <class Data>
+    __device__ __forceinline__ auto row_in(const Steps<Data>& tensor, int row) const {
+        const auto number = static_cast<unsigned>(row);
+        return tensor.template at<T>(number_, kv_head_ * problem_.group + number % group_,
+                                     number / group_);
+    }
+
+    // Rows first, first + 1, ... of a head's tensor, up to `end`, as far as the tile goes.
+    template <int kLines>
+    __device__ __forceinline__ void load_head(T* tile, const TileSource& source,
+                                              const Operand& operand, int head, int first,
+                                              int end) {
+        load_rows<kLines, kWidth, Shape::kThreads>(tile, source,
+                                                   operand.template at<T>(number_, head, first),
+                                                   operand.row, 0, end - first);
+    }
+    // Of all heads of the group.
+    __device__ __forceinline__ void load_group(T* tile, const TileSource& source,
+                                               const Operand& operand) {
+        load_tile<kOwned, kWidth, Shape::kThreads>(tile, source, [&](int r) {
+            return r < rows_ - owned_ ? row_in(operand, owned_ + r) : nullptr;
+        });
+    }
+
+    __device__ __forceinline__ void load_owned() {
+        const BackwardArguments& a = arguments_;
+        if constexpr (kOwnsKeys) {
+            load_head<kOwned>(own_[0], a.key, problem_.key, kv_head_, owned_, length_);
+            load_head<kOwned>(own_[1], a.value, problem_.value, kv_head_, owned_, length_);
+        } else {
+            load_group(own_[0], a.query, problem_.query);
+            load_group(own_[1], a.grad_out, a.grad_out_rows);
+        }
+    }
+    __device__ __forceinline__ void load_streamed(int buffer, const Place& place) {
+        const BackwardArguments& a = arguments_;
+        T* const one = streamed(buffer, 0);
+        T* const two = streamed(buffer, 1);
+        if constexpr (kOwnsKeys) {
+            const int head = kv_head_ * static_cast<int>(group_) + place.head;
+            load_head<kStreamed>(one, a.query, problem_.query, head, place.start, end_);
+            load_head<kStreamed>(two, a.grad_out, a.grad_out_rows, head, place.start, end_);
+        } else {
+            load_head<kStreamed>(one, a.key, problem_.key, kv_head_, place.start, end_);
+            load_head<kStreamed>(two, a.value, problem_.value, kv_head_, place.start, end_);
+        }
+        commit_copies();
+    }
+
+    // The numbers of a row, which is this thread's, read long before they are stored.
+    __device__ __forceinline__ Fetched fetch(int row, bool there) const {
+        Fetched fetched{};
+        if (!there) return fetched;
+        const int64_t at = row_number(row);
+        fetched.factor = arguments_.rows.factor[at];
+        fetched.lse = arguments_.rows.lse[at];
+        fetched.constant = arguments_.rows.constant[at];
+        if (full && arguments_.rows.grad_entropy != nullptr)
+            fetched.grad_entropy = arguments_.rows.grad_entropy[at];
+        return fetched;
+    }
+    __device__ __forceinline__ int64_t row_number(int row) const {
+        return (number_ * problem_.kv_heads + kv_head_) * rows_ + row;
+    }
+    // A row that is not there sees nothing, and has zeros for operands.
+    __device__ __forceinline__ void store_numbers(int buffer, int row, bool there,
+                                                  const Fetched& fetched) {
+        if (thread() >= kRows) return;
+        const int place = buffer * kRows + thread();
+        const float log2_e = full ? 1.0f : kLog2E;
+        numbers_[place] = {fetched.factor * log2_e, fetched.lse * log2_e, fetched.constant,
+                           kOwnsKeys ? fetched.factor * arguments_.key_unit : fetched.factor};
+        RowOptions options{0, 0, fetched.grad_entropy};
+        if (there) {
+            const KeyRange seen = range_of_row(row, fetched.lse);
+            options.first = static_cast<int>(seen.first);
+            options.last = static_cast<int>(seen.last);
+            if (full) mask_rows_[place] = mask_row(row);
+        }
+        options_[place] = options;
+    }
+    __device__ __forceinline__ Fetched fetch_streamed(const Place& place) const {
+        return fetch(streamed_row_number(place), is_streamed_row(place));
+    }
+    __device__ __forceinline__ void store_streamed_numbers(int buffer, const Place& place,
+                                                           const Fetched& fetched) {
+        store_numbers(buffer, streamed_row_number(place), is_streamed_row(place), fetched);
+    }
+    __device__ __forceinline__ int streamed_row_number(const Place& place) const {
+        return (place.start + thread()) * static_cast<int>(group_) + place.head;
+    }
+    __device__ __forceinline__ bool is_streamed_row(const Place& place) const {
+        return thread() < kRows && thread() < end_ - place.start;
+    }
+
+    __device__ __forceinline__ KeyRange range_of_row(int row, float lse) const {
+        if (lse == std::numeric_limits<float>::infinity()) return {0, 0};
+        return slipstick::attention::key_range(problem_.window, problem_.queries, problem_.keys,
+                                               length_, static_cast<unsigned>(row) / group_);
+    }
+    // Where the row's mask begins.
+    __device__ __forceinline__ int64_t mask_row(int row) const {
+        const int64_t query = static_cast<unsigned>(row) / group_;
+        const int64_t head = kv_head_ * problem_.group + static_cast<unsigned>(row) % group_;
+        return number_ * problem_.mask.batch + head * problem_.mask.head +
+               query * problem_.mask.row;
+    }
+    __device__ __forceinline__ float bias_of_key(int64_t mask_row, int key) const {
+        return bias_at<float>(problem_, mask_row + key * problem_.mask.column);
+    }
+
+    // Keys that some and that all of the rows see which the block owns.
+    __device__ __forceinline__ void find_ranges() {
+        int some_first = std::numeric_limits<int>::max();
+        int some_last = 0;
+        int all_first = 0;
+        int all_last = std::numeric_limits<int>::max();
+        const int count = std::min(rows_ - owned_, int{kOwned});
+        for (int row = static_cast<int>(threadIdx.x) % kWarp; row < count; row += kWarp) {
+            const RowOptions options = options_[row];
+            if (options.last > 0) {
+                some_first = std::min(some_first, options.first);
+                some_last = std::max(some_last, options.last);
+            }
+            all_first = std::max(all_first, options.first);
+            all_last = std::min(all_last, options.last);
+        }
+        for (int step = kWarp / 2; step > 0; step /= 2) {
+            some_first = std::min(some_first, shuffle_xor(some_first, step));
+            some_last = std::max(some_last, shuffle_xor(some_last, step));
+            all_first = std::max(all_first, shuffle_xor(all_first, step));
+            all_last = std::min(all_last, shuffle_xor(all_last, step));
+        }
+        begin_ = some_first;
+        end_ = some_last;
+        all_first_ = all_first;
+        all_last_ = all_last;
+    }
+
+    // Whether a key of the tile is hidden from a row of it, as every warp finds.
+    __device__ __forceinline__ bool is_hidden_in(int buffer, int start) const {
+        if (full && problem_.has_mask()) return true;
+        if constexpr (kOwnsKeys) {
+            bool hides = false;
+            const int count = std::min(end_ - start, int{kRows});
+            const int keys = std::min(static_cast<int>(problem_.keys) - owned_, int{kOwned});
+            for (int row = static_cast<int>(threadIdx.x) % kWarp; row < count; row += kWarp) {
+                const RowOptions options = options_[buffer * kRows + row];
+                hides |= options.first > owned_ || options.last - owned_ < keys;
+            }
+            return any_lane(hides);
+        } else {
+            return all_first_ > start || all_last_ - start < kStreamed;
+        }
+    }
+
+    __device__ __forceinline__ bool sees(int row, int key) const {
+        const KeyRange seen = range_of_row(row, arguments_.rows.lse[row_number(row)]);
+        if (key < seen.first || key >= seen.last) return false;
+        return !full || !problem_.has_mask() ||
+               bias_of_key(mask_row(row), key) != -std::numeric_limits<float>::infinity();
+    }
+
+    const BackwardArguments& arguments_;
+    const Problem& problem_;
+    unsigned group_;
+    int number_;  // of the sequence
+    int kv_head_;
+    int length_;  // the keys that are valid
+    int rows_;    // of the key head
+    int owned_;   // the first key or row that the block owns
+    // What streams past: the keys that some row sees, or the queries that see some key.
+    int begin_;
+    int end_;
+    // Keys that all rows see which the block owns.
+    int all_first_;
+    int all_last_;
+    T* own_[2];  // key and value, or query and dO
+    T* streamed_at_;
+    RowNumbers* numbers_;
+    RowOptions* options_;
+    int64_t* mask_rows_;
 };
-
-// Whether 16 bytes of the operand's rows, which have so many columns, can move together.
-template <class Data>
-bool has_vectors(const Steps<Data>& steps, int columns) {
-    const bool near = reinterpret_cast<uintptr_t>(steps.data) % 16 == 0;
-    const int64_t all = steps.batch | steps.head | steps.row | columns;
-    return near && all % kChunk == 0 && (steps.column == 1 || columns <= 1);
-}
-
-template <class T, class Data>
-__device__ __forceinline__ auto lines_of(const Steps<Data>& steps, int64_t batch, int64_t head,
-                                         int64_t group, int columns, bool vectors) {
-    auto* const data = steps.template at<T>(batch, head * group, 0);
-    return Lines<std::remove_pointer_t<decltype(data)>>{
-        data, steps.row, steps.head, steps.column, static_cast<unsigned>(group), columns, vectors};
-}
-
-// --- Tiles of shared memory ---
-
-// Rows of kWidth elements, a multiple of 64. Chunk c of row r lies in place c ^ r % 8 of the row,
-// so that the same chunk of eight rows meets every bank once.
-template <class T, int kWidth>
-__device__ __forceinline__ T* chunk_of(T* tile, int row, int chunk) {
-    return tile + row * kWidth + (chunk ^ (row & 7)) * kChunk;
-}
-
-// Starts loading lines `first` to `first + count`, zeros for the rest of the kRows rows and behind
-// the columns.
-template <class T, int kWidth, int kRows, int kThreads>
-__device__ __forceinline__ void load_lines(T* tile, const Lines<const T>& lines, int first,
-                                           int count) {
-    constexpr int kChunks = kWidth / kChunk;
-    static_assert(kRows * kChunks % kThreads == 0);
-#pragma unroll 2
-    for (int i = 0; i < kRows * kChunks / kThreads; ++i) {
-        const int place = i * kThreads + static_cast<int>(threadIdx.x);
-        const int row = place / kChunks;
-        const int column = place % kChunks * kChunk;
-        const int left = row < count ? lines.columns - column : 0;
-        T* const target = chunk_of<T, kWidth>(tile, row, column / kChunk);
-        const T* const source = left > 0 ? lines.at(first + row) : lines.data;
-        if (lines.vectors) {
-            copy_async(target, source + (left > 0 ? column : 0), left > 0);
-        } else {
-            for (int k = 0; k < kChunk; ++k)
-                target[k] = k < left ? source[(column + k) * lines.column] : T{};
-        }
-    }
-}
-
-// Whether this thread's part of a tile holds an infinity or a NaN.
-template <class T, int kWidth, int kRows, int kThreads>
-__device__ __forceinline__ bool holds_no_number(const T* tile) {
-    // Added to a float's bits without sign, one at the lowest place of the exponent carries into
-    // the sign where all of the exponent is set.
-    constexpr uint32_t kExponent = std::is_same_v<T, Float16> ? 0x7c007c00u : 0x7f807f80u;
-    constexpr uint32_t kStep = std::is_same_v<T, Float16> ? 0x04000400u : 0x00800080u;
-    uint32_t carried = 0;
-    for (int i = static_cast<int>(threadIdx.x); i < kRows * kWidth / kChunk; i += kThreads) {
-        const auto chunk = reinterpret_cast<const Pack<uint32_t, 4>*>(tile)[i];
-        for (int k = 0; k < 4; ++k) carried |= (chunk.element[k] & kExponent) + kStep;
-    }
-    return (carried & 0x80008000u) != 0;
-}
-
-// --- Products of a warp ---
-
-// sums = left right^T for 16 kTall rows of `left` from `row` on and 8 kAcross rows of `right` from
-// `column` on, both tiles of shared memory.
-template <class T, int kWidth, int kTall, int kAcross>
-__device__ __forceinline__ void multiply_lines(float (&sums)[kTall][kAcross][4], const T* left,
-                                               int row, const T* right, int column) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-#pragma unroll
-    for (int i = 0; i < kTall; ++i) {
-#pragma unroll
-        for (int j = 0; j < kAcross; ++j) {
-#pragma unroll
-            for (int k = 0; k < 4; ++k) sums[i][j][k] = 0.0f;
-        }
-    }
-    const int left_row = row + lane % 16;
-    const int right_row = column + lane / 16 * 8 + lane % 8;
-#pragma unroll
-    for (int depth = 0; depth < kWidth / 16; ++depth) {
-        uint32_t a[kTall][4];
-#pragma unroll
-        for (int i = 0; i < kTall; ++i) {
-            load_matrices(
-                a[i], chunk_of<const T, kWidth>(left, left_row + 16 * i, 2 * depth + lane / 16));
-        }
-#pragma unroll
-        for (int j = 0; j < kAcross; j += 2) {
-            uint32_t b[4];
-            load_matrices(
-                b, chunk_of<const T, kWidth>(right, right_row + 8 * j, 2 * depth + lane / 8 % 2));
-#pragma unroll
-            for (int i = 0; i < kTall; ++i) {
-                multiply_add<T>(sums[i][j], a[i], b[0], b[1]);
-                multiply_add<T>(sums[i][j + 1], a[i], b[2], b[3]);
-            }
-        }
-    }
-}
-
-// The fragment of columns n and n + 1, of 8 elements each, of rows `row` to `row + 16` of a tile.
-template <class T, int kWidth>
-__device__ __forceinline__ void load_right(uint32_t (&b)[4], const T* tile, int row, int n) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    load_matrices_transposed(b, chunk_of<const T, kWidth>(tile, row + lane % 16, n + lane / 16));
-}
-
-// sums += weights lines, where `weights` are 16 kTall x 16, as fragments, and lines are rows `row`
-// to `row + 16` of a tile.
-template <class T, int kWidth, int kTall>
-__device__ __forceinline__ void add_lines(float (&sums)[kTall][kWidth / 8][4],
-                                          const uint32_t (&weights)[kTall][4], const T* tile,
-                                          int row) {
-#pragma unroll
-    for (int n = 0; n < kWidth / 8; n += 2) {
-        uint32_t b[4];
-        load_right<T, kWidth>(b, tile, row, n);
-#pragma unroll
-        for (int i = 0; i < kTall; ++i) {
-            multiply_add<T>(sums[i][n], weights[i], b[0], b[1]);
-            multiply_add<T>(sums[i][n + 1], weights[i], b[2], b[3]);
-        }
-    }
-}
-
-// The same where 0 times a line may be NaN: line by line, added where `seen` says so. Its bit 4 n +
-// k is about element k of the accumulators that column n of 8 of the weights was made of.
-template <class T, int kWidth, int kTall>
-__device__ __forceinline__ void add_seen_lines(float (&sums)[kTall][kWidth / 8][4],
-                                               const uint32_t (&weights)[kTall][4],
-                                               const uint32_t (&seen)[kTall], const T* tile,
-                                               int row) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-#pragma unroll 1
-    for (int line = 0; line < 16; ++line) {
-        const int pair = line % 8 / 2;
-        const uint32_t half = line % 2 == 0 ? 0xffffu : 0xffff0000u;
-        const uint32_t mine = lane % 4 == pair ? half : 0;
-        const uint32_t upper = line < 8 ? mine : 0;
-        const uint32_t lower = line < 8 ? 0 : mine;
-        uint32_t sees[kTall];
-#pragma unroll
-        for (int i = 0; i < kTall; ++i)
-            sees[i] = shuffle(seen[i], lane / 4 * 4 + pair) >> (line / 8 * 4 + line % 2);
-#pragma unroll
-        for (int n = 0; n < kWidth / 8; n += 2) {
-            uint32_t b[4];
-            load_right<T, kWidth>(b, tile, row, n);
-#pragma unroll
-            for (int i = 0; i < kTall; ++i) {
-                const uint32_t a[4] = {weights[i][0] & upper, weights[i][1] & upper,
-                                       weights[i][2] & lower, weights[i][3] & lower};
-#pragma unroll
-                for (int side = 0; side < 2; ++side) {
-                    float terms[4] = {};
-                    multiply_add<T>(terms, a, b[2 * side] & upper, b[2 * side + 1] & lower);
-#pragma unroll
-                    for (int k = 0; k < 4; ++k)
-                        if ((sees[i] >> (k / 2 * 2) & 1) != 0) sums[i][n + side][k] += terms[k];
-                }
-            }
-        }
-    }
-}
-
-// --- Results ---
-
-// Writes factor times 16 kTall rows of sums to lines `first` on, of which there are `count`, by way
-// of the warp's own rows of a tile.
-template <class T, int kWidth, int kTall, class Factor>
-__device__ __forceinline__ void store_lines(const float (&sums)[kTall][kWidth / 8][4], T* tile,
-                                            const Lines<T>& lines, int first, int64_t count,
-                                            Factor factor) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    sync_warp();
-#pragma unroll
-    for (int i = 0; i < kTall; ++i) {
-#pragma unroll
-        for (int side = 0; side < 2; ++side) {
-            const int row = 16 * i + lane / 4 + 8 * side;
-#pragma unroll
-            for (int n = 0; n < kWidth / 8; ++n) {
-                T* const place = chunk_of<T, kWidth>(tile, row, n) + lane % 4 * 2;
-                *reinterpret_cast<uint32_t*>(place) = pack<T>(
-                    factor(row, sums[i][n][2 * side]), factor(row, sums[i][n][2 * side + 1]));
-            }
-        }
-    }
-    sync_warp();
-    constexpr int kChunks = kWidth / kChunk;
-#pragma unroll 1
-    for (int place = lane; place < 16 * kTall * kChunks; place += kWarp) {
-        const int row = place / kChunks;
-        const int column = place % kChunks * kChunk;
-        if (row >= count || column >= lines.columns) continue;
-        const T* const source = chunk_of<T, kWidth>(tile, row, column / kChunk);
-        T* const target = lines.at(first + row);
-        if (lines.vectors) {
-            *reinterpret_cast<Pack<uint32_t, 4>*>(target + column) =
-                *reinterpret_cast<const Pack<uint32_t, 4>*>(source);
-        } else {
-            for (int k = 0; k < kChunk && column + k < lines.columns; ++k)
-                target[(column + k) * lines.column] = source[k];
-        }
-    }
-}
 
 }  // namespace slipstick::cuda::attention

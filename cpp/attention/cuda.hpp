@@ -27,6 +27,9 @@ using slipstick::attention::Stats;
 inline constexpr int64_t kMostColumns = 256;  // of a head
 inline constexpr int64_t kMostRows = (int64_t{1} << 31) - 1;
 
+// The kernels that a device of a compute capability gets, a line each, for people.
+std::vector<std::string> kernels(int major, int minor);
+
 // Refuses what result_of_attention accepts and no kernel here takes.
 void check_sizes(const char* function, const Inputs& inputs);
 void check_packed_sizes(const Inputs& inputs);
@@ -42,5 +45,13 @@ void attention_backward(const Context& context, const Inputs& inputs, const Opti
 void attention_varlen(const Context& context, const Inputs& inputs, const Bounds& bounds,
                       const Packing& packing, const Options& options, const Tensor& out,
                       const Stats* stats);
+
+// Of parts that result_of_merge accepts.
+void merge(const Context& context, const std::vector<Part>& parts, const Tensor& out,
+           const Stats& stats);
+
+// `out` may be `scores`.
+void softmax(const Context& context, const ConstTensor& scores, const Scale& scale,
+             bool scale_on_device, int64_t axis, const Tensor& out);
 
 }  // namespace slipstick::cuda::attention

@@ -13,13 +13,14 @@ void forward_simt(const Context& context, const Problem& problem);
 // float16 and bfloat16 on tensor cores (mma.sync), every option.
 void forward_mma(const Context& context, const Problem& problem);
 // float16 and bfloat16 on a 9.0 device's tensor cores (wgmma), with operands brought by its copy
-// engine, where that serves the problem.
+// engine, where a device of that compute capability has it and it serves the problem.
+bool has_hopper_kernel(int major, int minor);
 bool hopper_serves(const Context& context, const Problem& problem);
 void forward_hopper(const Context& context, const Problem& problem);
 
 // Up to kFewRows rows a key head: each block takes part of the keys, so that few sequences fill the
 // device. How many parts depends on the number of keys alone. Of packed sequences those of more
-// rows are left out (see Problem::few_rows_apart), and all where bounds are not valid.
+// rows are left out (see Problem::few_queries), and all where bounds are not valid.
 int64_t key_parts(const Problem& problem);
 void few_rows_mma(const Context& context, const Problem& problem);   // float16, bfloat16
 void few_rows_simt(const Context& context, const Problem& problem);  // float32, float64

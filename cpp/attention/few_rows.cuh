@@ -70,6 +70,62 @@ __device__ __forceinline__ Seen seen_by(const Problem& problem, const Work& work
     return seen;
 }
 
+// How the keys or values of a tile come to it.
+template <class T>
+struct Lines {
+    const T* first;  // of key 0
+    int64_t step;    // from key to key
+    int64_t column_step;
+    int columns;
+    bool aligned;  // lines can be copied 16 bytes at a time
+};
+
+template <class T>
+bool has_aligned_lines(const Operand& operand, int64_t columns) {
+    constexpr int64_t vector = 16 / sizeof(T);
+    return columns % vector == 0 && operand.column == 1 &&
+           reinterpret_cast<uintptr_t>(operand.data) % 16 == 0 && operand.batch % vector == 0 &&
+           operand.head % vector == 0 && operand.row % vector == 0;
+}
+
+template <class T>
+__device__ __forceinline__ Lines<T> lines_of(const Operand& operand, int columns, bool aligned,
+                                             const Work& work) {
+    return {operand.at<const T>(work.sequence.batch, work.kv_head, work.sequence.first_key),
+            operand.row, operand.column, columns, aligned};
+}
+
+// Brings the lines of the step from `key` on, 16 bytes to where place(line, column) says: zeros for
+// keys that no row sees, and from the last column up to a multiple of `whole`. A warp calls it;
+// copies are under way when it returns. Unrolled further it would take registers that `out` wants.
+template <int kDim, int whole, class T, class Place>
+__device__ __forceinline__ void load_lines(const Lines<T>& lines, int key, const Seen& seen,
+                                           const Place& place) {
+    constexpr int vector = 16 / static_cast<int>(sizeof(T));
+    constexpr int pieces = kDim / vector;
+    const int width = (lines.columns + whole - 1) / whole * whole;
+#pragma unroll 2
+    for (int at = static_cast<int>(threadIdx.x) % kWarp; at < kStepKeys * pieces; at += kWarp) {
+        const int line = at / pieces;
+        const int column = at % pieces * vector;
+        if (column >= width) continue;
+        const bool shown = key + line >= seen.first && key + line < seen.last;
+        const T* const source = lines.first + (key + line) * lines.step;
+        T* const target = place(line, column);
+        if (lines.aligned) {
+            const bool valid = shown && column < lines.columns;
+            copy_async(target, valid ? source + column : lines.first, valid);
+            continue;
+        }
+#pragma unroll
+        for (int e = 0; e < vector; ++e) {
+            target[e] = shown && column + e < lines.columns
+                            ? source[(column + e) * lines.column_step]
+                            : T{};
+        }
+    }
+}
+
 // Where column `column` of a row's `out` lies while warps give it to the block: lanes of tensor
 // cores hold pairs of columns of four rows at a time, which thus come to different banks.
 template <int kDim>
@@ -92,6 +148,7 @@ struct FewRowsShared {
     } ring[kWarps];
     alignas(16) T query[Engine::kQuery];
     alignas(16) typename Engine::Scratch scratch[kWarps];
+    Work work;  // wanted now and then: registers are for `out`
     RowInfo<Acc> rows[kRows];
     RowState<Acc> state[kWarps][kRows];
     Acc weight[kWarps][kRows];
@@ -117,9 +174,10 @@ __device__ __forceinline__ void put_rows(const Problem& problem, const Work& wor
 
 // The warps' states together, into scratch memory or, where there is but one part, as results.
 template <class Engine>
-__device__ __forceinline__ void finish_part(const Problem& problem, const Work& work, int rows,
+__device__ __forceinline__ void finish_part(const Problem& problem, int rows,
                                             const Parts<typename Engine::Acc>& parts, int64_t part,
                                             bool alone, FewRowsShared<Engine>& shared) {
+    const Work& work = shared.work;
     using Acc = typename Engine::Acc;
     const int64_t first_state = parts.at(problem, work, part) + work.first_row;
     const int thread = static_cast<int>(threadIdx.x);
@@ -162,20 +220,19 @@ __device__ __forceinline__ void finish_part(const Problem& problem, const Work& 
 //   kRows             rows of a tile, a divisor of kFewRows
 //   kWarps, kSlots    of a block; tiles of a warp's ring, 2 at least
 //   kTile, kQuery     elements of a tile of kStepKeys keys, of the queries
-//   Operands          what it needs of the problem beyond that
 //   Scratch           shared memory of a warp
 // and for a warp
 //   load_keys(tile, key), load_values(tile, key)   begin copies of the step from `key` on: zeros
 //                     for keys beyond first and last
-//   put_queries()     all threads: queries to shared memory
+//   put_queries(work) all threads: queries to shared memory
 //   reset()           no key has been seen
 //   score(tile, key)  scores and weights of a step
 //   add(tile, key)    its values
 //   put_state()       to shared memory
 template <class Engine>
 __global__ void __launch_bounds__(Engine::kWarps* kWarp)
-    few_rows(Problem problem, Parts<typename Engine::Acc> parts, typename Engine::Operands operands,
-             int part_blocks) {
+    few_rows(Problem problem, Parts<typename Engine::Acc> parts, bool aligned_keys,
+             bool aligned_values, int part_blocks) {
     constexpr int subtiles = kFewRows / Engine::kRows;
     auto& shared = *dynamic_shared<FewRowsShared<Engine>>();
     const int64_t tile = blockIdx.x / part_blocks;
@@ -189,7 +246,9 @@ __global__ void __launch_bounds__(Engine::kWarps* kWarp)
 
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     const Seen all = seen_by(problem, work, rows);
-    Engine engine(problem, operands, work, rows, shared);
+    using T = typename Engine::T;
+    Engine engine(problem, rows, lines_of<T>(problem.key, problem.dim, aligned_keys, work),
+                  lines_of<T>(problem.value, problem.dim_v, aligned_values, work), shared);
     bool ready = false;
     for (; part < cut.count; part += part_blocks) {
         Seen seen = all;
@@ -222,14 +281,17 @@ __global__ void __launch_bounds__(Engine::kWarps* kWarp)
             load(number + Engine::kSlots - 1);
             return ring[number % Engine::kSlots];
         };
+#pragma unroll 1
         for (int number = 0; number < Engine::kSlots - 1; ++number) load(number);
         if (!ready) {
+            if (threadIdx.x == 0) shared.work = work;
             put_rows(problem, work, rows, Engine::kRows, shared.rows);
-            engine.put_queries();
+            engine.put_queries(work);
             __syncthreads();
             ready = true;
         }
         engine.reset();
+#pragma unroll 1
         for (int i = 0; i < steps; ++i) {
             engine.score(arrived(2 * i), key_of(i));
             engine.add(arrived(2 * i + 1), key_of(i));
@@ -237,14 +299,14 @@ __global__ void __launch_bounds__(Engine::kWarps* kWarp)
         sync_warp();
         engine.put_state();
         __syncthreads();
-        finish_part(problem, work, rows, parts, part, cut.count == 1, shared);
+        finish_part(problem, rows, parts, part, cut.count == 1, shared);
         __syncthreads();
     }
 }
 
 template <class Engine>
-void run_few_rows(const Context& context, const Problem& problem,
-                  const typename Engine::Operands& operands) {
+void run_few_rows(const Context& context, const Problem& problem) {
+    using T = typename Engine::T;
     using Acc = typename Engine::Acc;
     const int64_t tiles = problem.sequences * problem.kv_heads * (kFewRows / Engine::kRows);
     const Parts<Acc> parts = allocate_parts<Acc>(context, problem);
@@ -253,7 +315,9 @@ void run_few_rows(const Context& context, const Problem& problem,
     const int64_t part_blocks = std::min(parts.most, std::max<int64_t>(8, ceil_div(1024, tiles)));
     launch(context, problem.function, &few_rows<Engine>,
            dim3(static_cast<unsigned>(tiles * part_blocks)), dim3(Engine::kWarps * kWarp),
-           sizeof(FewRowsShared<Engine>), problem, parts, operands, static_cast<int>(part_blocks));
+           sizeof(FewRowsShared<Engine>), problem, parts,
+           has_aligned_lines<T>(problem.key, problem.dim),
+           has_aligned_lines<T>(problem.value, problem.dim_v), static_cast<int>(part_blocks));
     if (parts.most > 1) combine(context, problem, parts);
 }
 

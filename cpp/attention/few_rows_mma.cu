@@ -10,17 +10,11 @@ namespace {
 
 constexpr float kLog2E = 1.44269504088896340736f;
 
-struct MmaOperands {
-    TileSource key;
-    TileSource value;
-};
-
 template <class T_, int kDim_>
 class MmaRows {
 public:
     using T = T_;
     using Acc = float;
-    using Operands = MmaOperands;
     struct Scratch {  // of a step: a number for each row and key
         float element[16][kStepKeys];
     };
@@ -34,29 +28,27 @@ public:
     static constexpr int kQuery = kRows * kDim;
     using Shared = FewRowsShared<MmaRows>;
 
-    __device__ __forceinline__ MmaRows(const Problem& problem, const Operands& operands,
-                                       const Work& work, int rows, Shared& shared)
-        : problem_(problem), operands_(operands), work_(work), rows_(rows), shared_(shared) {}
+    __device__ __forceinline__ MmaRows(const Problem& problem, int rows, const Lines<T>& keys,
+                                       const Lines<T>& values, Shared& shared)
+        : problem_(problem), rows_(rows), keys_(keys), values_(values), shared_(shared) {}
 
     __device__ __forceinline__ void see(const Seen& seen) { seen_ = seen; }
 
-    __device__ __forceinline__ void load_keys(T* tile, int key) const {
-        load(tile, operands_.key, problem_.key, key);
-    }
+    __device__ __forceinline__ void load_keys(T* tile, int key) const { load(tile, keys_, key); }
     __device__ __forceinline__ void load_values(T* tile, int key) const {
-        load(tile, operands_.value, problem_.value, key);
+        load(tile, values_, key);
     }
 
-    __device__ __forceinline__ void put_queries() {
+    __device__ __forceinline__ void put_queries(const Work& work) {
         for (int at = static_cast<int>(threadIdx.x); at < kQuery; at += kWarps * kWarp) {
             const int r = at / kDim;
             const int column = at % kDim;
             T element{};
             if (r < rows_ && column < problem_.dim) {
-                const int64_t row = work_.first_row + r;
+                const int64_t row = work.first_row + r;
                 element = *problem_.query.template at<const T>(
-                    work_.sequence.batch, work_.kv_head * problem_.group + row % problem_.group,
-                    work_.sequence.first_query + row / problem_.group, column);
+                    work.sequence.batch, work.kv_head * problem_.group + row % problem_.group,
+                    work.sequence.first_query + row / problem_.group, column);
             }
             shared_.query[chunk_at<kDim>(r, column / kChunk) + column % kChunk] = element;
         }
@@ -65,7 +57,6 @@ public:
     __device__ __forceinline__ void reset() {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            info_[i] = shared_.rows[lane() / 4 + 8 * i];
             state_[i] = {-kInfinity<float>, 0, 0};
         }
 #pragma unroll
@@ -93,7 +84,7 @@ public:
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
             float& s = scores[e / 4][e % 4];
-            const RowInfo<float>& row = info_[e % 4 / 2];
+            const RowInfo<float>& row = shared_.rows[lane() / 4 + e % 4 / 2 * 8];
             s *= row.factor;
             if (cap != 0) s = cap * std::tanh(s / cap);
             if (whole_) continue;
@@ -110,19 +101,11 @@ public:
         weigh(scores);
     }
 
-    __device__ __forceinline__ void add(T* tile, int key) {
+    __device__ __forceinline__ void add(T* tile, int) {
+        // 0 times an infinite value is NaN: a row takes those of the keys that it sees.
+        if (!whole_ && any_lane(has_infinite(tile))) take_infinite(tile);
         uint32_t a[4];
         pack_a<T>(a, weights_[0], weights_[1]);
-        // 0 times an infinite value is NaN: a row takes those of the keys that it sees.
-        bool infinite = false;
-        if (!whole_) {
-            for (int begin = 0; begin < kStepKeys; begin += kHalf) {
-                infinite |=
-                    clear_nonfinite<kHalf, kDim, kWarp>(tile + begin * kDim, operands_.value);
-            }
-            infinite = any_lane(infinite);
-            sync_warp();
-        }
 #pragma unroll
         for (int chunk = 0; chunk < kDim / kChunk; chunk += 2) {
             if (chunk * kChunk >= problem_.dim_v) break;
@@ -131,7 +114,6 @@ public:
             multiply_add<T>(out_[chunk], a, b[0], b[1]);
             multiply_add<T>(out_[chunk + 1], a, b[2], b[3]);
         }
-        if (infinite) add_infinite(key);
     }
 
     __device__ __forceinline__ void put_state() {
@@ -156,23 +138,12 @@ public:
     }
 
 private:
-    static constexpr int kHalf = 8;
-
     __device__ __forceinline__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 
-    __device__ __forceinline__ void load(T* tile, const TileSource& source, const Operand& operand,
-                                         int key) const {
-        const T* const first = operand.template at<const T>(work_.sequence.batch, work_.kv_head,
-                                                            work_.sequence.first_key + key);
-        // Half a tile at a time: the addresses of a whole one take registers that `out_` wants.
-#pragma unroll 1
-        for (int begin = 0; begin < kStepKeys; begin += kHalf) {
-            const T* const half = first + begin * operand.row;
-            load_tile<kHalf, kDim, kWarp>(tile + begin * kDim, source, [&](int row) -> const T* {
-                const int at = key + begin + row;
-                return at >= seen_.first && at < seen_.last ? half + row * operand.row : nullptr;
-            });
-        }
+    __device__ __forceinline__ void load(T* tile, const Lines<T>& lines, int key) const {
+        load_lines<kDim, kDim>(lines, key, seen_, [&](int line, int column) {
+            return tile + chunk_at<kDim>(line, column / kChunk);
+        });
     }
 
     // The update of the specification's 4.3: scores become weights e^(s - m).
@@ -182,9 +153,9 @@ private:
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             before[i] = state_[i].maximum;
-            float largest = larger(larger(scores[0][2 * i], scores[0][2 * i + 1]),
-                                   larger(scores[1][2 * i], scores[1][2 * i + 1]));
-            largest = larger(-kInfinity<float>, largest);
+            float largest = -kInfinity<float>;
+#pragma unroll
+            for (int e = 0; e < 4; ++e) largest = larger(largest, scores[e / 2][2 * i + e % 2]);
 #pragma unroll
             for (int distance = 1; distance < 4; distance *= 2)
                 largest = larger(largest, shuffle_xor(largest, distance));
@@ -231,15 +202,30 @@ private:
             const int j = key + at % kStepKeys;
             float bias = 0;
             if (j >= row.first && j < row.last)
-                bias = bias_of<float>(problem_, work_.sequence, row.head, row.query, j);
+                bias = bias_of<float>(problem_, shared_.work.sequence, row.head, row.query, j);
             scratch().element[at / kStepKeys][at % kStepKeys] = bias;
         }
         sync_warp();
     }
 
-    // The values of the step that are not finite, where they lie: seldom, so one key at a time.
-    __device__ __forceinline__ void add_infinite(int key) {
-        sync_warp();
+    __device__ __forceinline__ static bool is_infinite(uint32_t half) {
+        return (half & kExponent<T>) == kExponent<T>;
+    }
+
+    // Whether the lane's share of a tile holds numbers that are not finite.
+    __device__ __forceinline__ static bool has_infinite(const T* tile) {
+        bool found = false;
+#pragma unroll 2
+        for (int at = lane(); at < kTile / kChunk; at += kWarp) {
+            const auto words = *reinterpret_cast<const Pack<uint32_t, 4>*>(tile + at * kChunk);
+            for (const uint32_t word : words.element)
+                found |= is_infinite(word) || is_infinite(word >> 16);
+        }
+        return found;
+    }
+
+    // Adds those numbers to the rows that see them, and makes them zeros for the products.
+    __device__ __forceinline__ void take_infinite(T* tile) {
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
             const int j = e / 4 * 8 + lane() % 4 * 2 + e % 2;
@@ -249,24 +235,24 @@ private:
         sync_warp();
 #pragma unroll 1
         for (int j = 0; j < kStepKeys; ++j) {
-            if (key + j < seen_.first || key + j >= seen_.last) continue;
             const float weight[2] = {scratch().element[lane() / 4][j],
                                      scratch().element[lane() / 4 + 8][j]};
-            const T* const line = problem_.value.template at<const T>(
-                work_.sequence.batch, work_.kv_head, work_.sequence.first_key + key + j);
 #pragma unroll
-            for (int e = 0; e < kDim / 4; ++e) {
-                const int column = e / 2 * 8 + lane() % 4 * 2 + e % 2;
-                float value = 0;
-                if (column < problem_.dim_v) value = to_float(line[column * problem_.value.column]);
-                const bool infinite = value - value != 0;
-                if (!any_lane(infinite)) continue;
+            for (int chunk = 0; chunk < kDim / kChunk; ++chunk) {
+                const auto word = *reinterpret_cast<const uint32_t*>(
+                    tile + chunk_at<kDim>(j, chunk) + lane() % 4 * 2);
 #pragma unroll
-                for (int i = 0; i < 2; ++i)
-                    if (infinite && !(weight[i] < 0))
-                        out_[e / 2][2 * i + e % 2] += weight[i] * value;
+                for (int e = 0; e < 4; ++e) {
+                    const uint32_t half = word >> (e % 2 * 16);
+                    if (is_infinite(half) && !(weight[e / 2] < 0)) {
+                        out_[chunk][e] += weight[e / 2] * to_float(T{static_cast<uint16_t>(half)});
+                    }
+                }
             }
         }
+        sync_warp();
+        clear_nonfinite<kStepKeys, kDim, kWarp>(tile, TileSource{nullptr, 1, kDim, true});
+        sync_warp();
     }
 
     __device__ __forceinline__ Scratch& scratch() const {
@@ -274,13 +260,12 @@ private:
     }
 
     const Problem& problem_;
-    const Operands& operands_;
-    const Work& work_;
     const int rows_;
+    const Lines<T> keys_;
+    const Lines<T> values_;
     Shared& shared_;
     Seen seen_;
     // Of the lane's rows lane / 4 and lane / 4 + 8, sums over the lane's own keys.
-    RowInfo<float> info_[2];
     RowState<float> state_[2];
     float out_[kDim / 8][4];
     float weights_[2][4];
@@ -290,15 +275,13 @@ private:
 
 template <class T>
 void run(const Context& context, const Problem& problem) {
-    const MmaOperands operands{tile_source(problem.key, problem.dim),
-                               tile_source(problem.value, problem.dim_v)};
     const int dim = std::max(problem.dim, problem.dim_v);
     if (dim <= 64) {
-        run_few_rows<MmaRows<T, 64>>(context, problem, operands);
+        run_few_rows<MmaRows<T, 64>>(context, problem);
     } else if (dim <= 128) {
-        run_few_rows<MmaRows<T, 128>>(context, problem, operands);
+        run_few_rows<MmaRows<T, 128>>(context, problem);
     } else {
-        run_few_rows<MmaRows<T, 256>>(context, problem, operands);
+        run_few_rows<MmaRows<T, 256>>(context, problem);
     }
 }
 

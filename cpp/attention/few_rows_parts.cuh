@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "attention/device_kernels.cuh"
+#include "attention/elements.cuh"
 #include "core/launch.cuh"
 
 namespace slipstick::cuda::attention {
@@ -127,17 +128,6 @@ __device__ __forceinline__ Acc finish_state(const Problem& problem, const Work& 
                     slipstick::attention::row_stats(empty, state.maximum, state.sum, state.moment));
     }
     return empty ? Acc{1} : state.sum;
-}
-
-template <class T, class Acc>
-__device__ __forceinline__ T rounded(Acc value) {
-    if constexpr (std::is_same_v<T, Float16>) {
-        return to_float16(value);
-    } else if constexpr (std::is_same_v<T, BFloat16>) {
-        return to_bfloat16(value);
-    } else {
-        return value;
-    }
 }
 
 template <class T>

@@ -9,17 +9,11 @@
 namespace slipstick::cuda::attention {
 namespace {
 
-struct SimtOperands {
-    bool aligned_keys;  // rows can be copied 16 bytes at a time
-    bool aligned_values;
-};
-
 template <class T_, int kDim_>
 class SimtRows {
 public:
     using T = T_;
     using Acc = T_;
-    using Operands = SimtOperands;
     static constexpr int kDim = kDim_;
     static constexpr int kRows = 8;
     static constexpr int kVector = 16 / static_cast<int>(sizeof(T));
@@ -37,29 +31,27 @@ public:
     };
     using Shared = FewRowsShared<SimtRows>;
 
-    __device__ __forceinline__ SimtRows(const Problem& problem, const Operands& operands,
-                                        const Work& work, int rows, Shared& shared)
-        : problem_(problem), operands_(operands), work_(work), rows_(rows), shared_(shared) {}
+    __device__ __forceinline__ SimtRows(const Problem& problem, int rows, const Lines<T>& keys,
+                                        const Lines<T>& values, Shared& shared)
+        : problem_(problem), rows_(rows), keys_(keys), values_(values), shared_(shared) {}
 
     __device__ __forceinline__ void see(const Seen& seen) { seen_ = seen; }
 
-    __device__ __forceinline__ void load_keys(T* tile, int key) const {
-        load(tile, problem_.key, operands_.aligned_keys, problem_.dim, key);
-    }
+    __device__ __forceinline__ void load_keys(T* tile, int key) const { load(tile, keys_, key); }
     __device__ __forceinline__ void load_values(T* tile, int key) const {
-        load(tile, problem_.value, operands_.aligned_values, problem_.dim_v, key);
+        load(tile, values_, key);
     }
 
-    __device__ __forceinline__ void put_queries() {
+    __device__ __forceinline__ void put_queries(const Work& work) {
         for (int at = static_cast<int>(threadIdx.x); at < kRows * kDim; at += kWarps * kWarp) {
             const int r = at / kDim;
             const int column = at % kDim;
             T element = 0;
             if (r < rows_ && column < problem_.dim) {
-                const int64_t row = work_.first_row + r;
+                const int64_t row = work.first_row + r;
                 element = *problem_.query.template at<const T>(
-                    work_.sequence.batch, work_.kv_head * problem_.group + row % problem_.group,
-                    work_.sequence.first_query + row / problem_.group, column);
+                    work.sequence.batch, work.kv_head * problem_.group + row % problem_.group,
+                    work.sequence.first_query + row / problem_.group, column);
             }
             shared_.query[r * kPitch + column] = element;
         }
@@ -76,23 +68,34 @@ public:
     __device__ __forceinline__ void score(const T* tile, int key) {
         const T* const line = tile + key_of_lane() * kPitch;
         const T* const queries = shared_.query + first_row() * kPitch;
-        // One chain over the columns, as in the other kernels without tensor cores.
+        // Chains of 64 bytes of columns, added in order, as in the other kernels without tensor
+        // cores: the gradients' e^(s - L) then meets the scores that L is made of.
+        constexpr int chain_columns = 64 / static_cast<int>(sizeof(T));
         T scores[4] = {};
-#pragma unroll 2
-        for (int column = 0; column < problem_.dim; column += kVector) {
-            const Vector k = *reinterpret_cast<const Vector*>(line + column);
+#pragma unroll 1
+        for (int begin = 0; begin < problem_.dim; begin += chain_columns) {
+            T chains[4] = {};
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const Vector q = *reinterpret_cast<const Vector*>(queries + i * kPitch + column);
+            for (int vector = 0; vector < chain_columns; vector += kVector) {
+                const int column = begin + vector;
+                if (column >= problem_.dim) break;
+                const Vector k = *reinterpret_cast<const Vector*>(line + column);
 #pragma unroll
-                for (int e = 0; e < kVector; ++e)
-                    scores[i] = std::fma(q.element[e], k.element[e], scores[i]);
+                for (int i = 0; i < 4; ++i) {
+                    const Vector q =
+                        *reinterpret_cast<const Vector*>(queries + i * kPitch + column);
+#pragma unroll
+                    for (int e = 0; e < kVector; ++e)
+                        chains[i] = std::fma(q.element[e], k.element[e], chains[i]);
+                }
             }
+#pragma unroll
+            for (int i = 0; i < 4; ++i) scores[i] += chains[i];
         }
         const auto cap = static_cast<T>(problem_.softcap);
         const int j = key + key_of_lane();
-        whole_ = key >= seen_.all_first && key + kStepKeys <= seen_.all_last &&
-                 !problem_.has_mask();
+        whole_ =
+            key >= seen_.all_first && key + kStepKeys <= seen_.all_last && !problem_.has_mask();
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const RowInfo<T> row = shared_.rows[first_row() + i];
@@ -101,7 +104,7 @@ public:
             if (cap != 0) s = cap * std::tanh(s / cap);
             bool shown = j >= row.first && j < row.last;
             if (shown && problem_.has_mask()) {
-                const T bias = bias_of<T>(problem_, work_.sequence, row.head, row.query, j);
+                const T bias = bias_of<T>(problem_, shared_.work.sequence, row.head, row.query, j);
                 s += bias;
                 shown = bias != -kInfinity<T>;
             }
@@ -183,29 +186,9 @@ private:
         return shared_.scratch[threadIdx.x / kWarp];
     }
 
-    // Zeros for keys that no row sees, and beyond the columns to a whole vector.
-    __device__ __forceinline__ void load(T* tile, const Operand& operand, bool aligned, int columns,
-                                         int key) const {
-        const T* const first = operand.template at<const T>(work_.sequence.batch, work_.kv_head,
-                                                            work_.sequence.first_key + key);
-        constexpr int chunks = kDim / kVector;
-#pragma unroll 2
-        for (int at = lane(); at < kStepKeys * chunks; at += kWarp) {
-            const int row = at / chunks;
-            const int column = at % chunks * kVector;
-            if (column >= columns) continue;
-            const bool valid = key + row >= seen_.first && key + row < seen_.last;
-            const T* const source = first + row * operand.row + column * operand.column;
-            T* const target = tile + row * kPitch + column;
-            if (aligned) {
-                copy_async(target, valid ? source : operand.data, valid);
-                continue;
-            }
-#pragma unroll
-            for (int e = 0; e < kVector; ++e) {
-                target[e] = valid && column + e < columns ? source[e * operand.column] : T{0};
-            }
-        }
+    __device__ __forceinline__ void load(T* tile, const Lines<T>& lines, int key) const {
+        load_lines<kDim, kVector>(
+            lines, key, seen_, [&](int line, int column) { return tile + line * kPitch + column; });
     }
 
     // The update of the specification's 4.3 for row i of the lane's four: the score of the lane's
@@ -235,9 +218,9 @@ private:
     }
 
     const Problem& problem_;
-    const Operands& operands_;
-    const Work& work_;
     const int rows_;
+    const Lines<T> keys_;
+    const Lines<T> values_;
     Shared& shared_;
     Seen seen_;
     RowState<T> state_[4];  // sums over the lane's own keys
@@ -246,24 +229,14 @@ private:
 };
 
 template <class T>
-bool has_aligned_lines(const Operand& operand, int64_t columns) {
-    constexpr int64_t vector = 16 / sizeof(T);
-    return columns % vector == 0 && operand.column == 1 &&
-           reinterpret_cast<uintptr_t>(operand.data) % 16 == 0 && operand.batch % vector == 0 &&
-           operand.head % vector == 0 && operand.row % vector == 0;
-}
-
-template <class T>
 void run(const Context& context, const Problem& problem) {
-    const SimtOperands operands{has_aligned_lines<T>(problem.key, problem.dim),
-                                has_aligned_lines<T>(problem.value, problem.dim_v)};
     const int dim = std::max(problem.dim, problem.dim_v);
     if (dim <= 64) {
-        run_few_rows<SimtRows<T, 64>>(context, problem, operands);
+        run_few_rows<SimtRows<T, 64>>(context, problem);
     } else if (dim <= 128) {
-        run_few_rows<SimtRows<T, 128>>(context, problem, operands);
+        run_few_rows<SimtRows<T, 128>>(context, problem);
     } else {
-        run_few_rows<SimtRows<T, 256>>(context, problem, operands);
+        run_few_rows<SimtRows<T, 256>>(context, problem);
     }
 }
 

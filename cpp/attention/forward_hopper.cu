@@ -45,6 +45,8 @@ struct Shape {
         unsigned char query[kPanels][kRows * kRowBytes];
         unsigned char key[kStages][kPanels][kTileBytes];
         unsigned char value[kStages][kPanels][kTileBytes];
+        HopperRow rows[kRows];
+        Work work;
         Barrier query_full;
         Barrier key_full[kStages];
         Barrier key_empty[kStages];
@@ -176,8 +178,7 @@ __device__ __forceinline__ void pack_weights(uint32_t (&weights)[kKeys / 16][4],
 
 // One of the warpgroups that compute. Each warp frees a stage for itself.
 template <class T, int dim, bool with_stats>
-__device__ __forceinline__ void consume(const Problem& problem, const Work& work, int64_t group,
-                                        const Tiles& tiles) {
+__device__ __forceinline__ void consume(const Problem& problem, int64_t group, const Tiles& tiles) {
     using Shape = Shape<dim>;
     typename Shape::Storage& storage = Shape::storage();
     // By a shuffle, so that the compiler knows it to be the warp's.
@@ -185,7 +186,8 @@ __device__ __forceinline__ void consume(const Problem& problem, const Work& work
     const int warp = static_cast<int>(threadIdx.x) / kWarp % 4;
     const bool leads = threadIdx.x % kWarp == 0;
     const int first_row = warpgroup * kWarpgroupRows + 16 * warp;  // of the warp
-    HopperRows<with_stats> rows(problem, work, work.first_row + first_row);
+    HopperRows<with_stats> rows(problem, storage.work, storage.rows + first_row,
+                                static_cast<int>(storage.work.first_row) + first_row);
     float out[dim / 8][4] = {};
 
     if (tiles.count > 0) {
@@ -219,14 +221,24 @@ __device__ __forceinline__ void consume(const Problem& problem, const Work& work
             if (next != 0 || step + 1 < tiles.count) arrive_threads(kFirstTurn + next, kTurn);
             wait_for_products<1>(scores);
             if (leads) arrive(&storage.key_empty[stage.number]);
+            // Two warpgroups beside it keep the tensor cores busy; weights in use, weights to be
+            // and exponents for the entropy are more than 160 registers hold.
+            if constexpr (dim == 64 && with_stats) wait_for_products<0>(out, weights);
             rows.weigh(scores, tiles.first_key(step), alpha);
-            wait_for_products<0>(out, weights);
-            if (leads) arrive(&storage.value_empty[before.number]);
+            // Waiting in both branches keeps the compiler from waiting before the exponentials. The
+            // largest score of a row seldom changes after the first tiles.
+            hold(scores);
+            if (any_lane(alpha[0] != 1.0f || alpha[1] != 1.0f)) {
+                wait_for_products<0>(out, weights);
 #pragma unroll
-            for (int b = 0; b < dim / 8; ++b) {
+                for (int b = 0; b < dim / 8; ++b) {
 #pragma unroll
-                for (int e = 0; e < 4; ++e) out[b][e] *= alpha[e / 2];
+                    for (int e = 0; e < 4; ++e) out[b][e] *= alpha[e / 2];
+                }
+            } else {
+                wait_for_products<0>(out, weights);
             }
+            if (leads) arrive(&storage.value_empty[before.number]);
             pack_weights<T>(weights, scores);
         }
 
@@ -253,6 +265,7 @@ __global__ void __launch_bounds__(Shape<dim>::kThreads, 1)
     if (threadIdx.x == 0) {
         typename Shape::Storage& storage = Shape::storage();
         constexpr int kWarps = 4 * Shape::kConsumers;
+        storage.work = work;
         init_barrier(&storage.query_full, 1);
         for (int stage = 0; stage < kStages; ++stage) {
             init_barrier(&storage.key_full[stage], 1);
@@ -268,7 +281,7 @@ __global__ void __launch_bounds__(Shape<dim>::kThreads, 1)
         if (threadIdx.x == 0 && tiles.count > 0) produce<dim>(maps, problem, work, group, tiles);
     } else {
         take_registers<Shape::kConsumerRegisters>();
-        consume<T, dim, with_stats>(problem, work, group, tiles);
+        consume<T, dim, with_stats>(problem, group, tiles);
     }
 }
 
@@ -277,17 +290,16 @@ TensorShape shape_of(const Problem& problem, const Operand& operand, int64_t hea
                      int columns, int box_rows) {
     const int64_t batches = problem.is_packed() ? 1 : problem.sequences;
     const int64_t bytes = item_size(problem.dtype);
-    const auto length = [](int64_t count, int64_t step) { return step == 0 ? 1 : count; };
-    const auto step = [&](int64_t count, int64_t step) {
-        return count == 1 ? kTensorMapAlignment : step * bytes;
-    };
-    const int64_t lengths[] = {length(heads, operand.head), length(batches, operand.batch)};
-    return {
-        operand.data,
-        problem.dtype,
-        {columns, rows, lengths[0], lengths[1]},
-        {step(rows, operand.row), step(lengths[0], operand.head), step(lengths[1], operand.batch)},
-        box_rows};
+    TensorShape shape{operand.data, problem.dtype, {columns, rows, heads, batches}, {}, box_rows};
+    const int64_t steps[] = {operand.row, operand.head, operand.batch};
+    int64_t packed = columns * bytes;  // the step of an axis of one place
+    for (int axis = 0; axis < 3; ++axis) {
+        int64_t& length = shape.lengths[axis + 1];
+        if (axis > 0 && steps[axis] == 0) length = 1;
+        shape.steps[axis] = length == 1 ? packed : steps[axis] * bytes;
+        packed = shape.steps[axis] * length;
+    }
+    return shape;
 }
 
 struct Shapes {
@@ -331,11 +343,14 @@ void launch_attend(const Context& context, const Problem& problem) {
 }
 
 bool is_hopper(const Context& context, const char* function) {
-    return device_attribute(context, cudaDevAttrComputeCapabilityMajor, function) == 9 &&
-           device_attribute(context, cudaDevAttrComputeCapabilityMinor, function) == 0;
+    return has_hopper_kernel(
+        device_attribute(context, cudaDevAttrComputeCapabilityMajor, function),
+        device_attribute(context, cudaDevAttrComputeCapabilityMinor, function));
 }
 
 }  // namespace
+
+bool has_hopper_kernel(int major, int minor) { return major == 9 && minor == 0; }
 
 bool hopper_serves(const Context& context, const Problem& problem) {
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;

@@ -37,10 +37,11 @@ struct ForwardTiles {
 
 // What a row is to the threads that hold its scores. Keys are counted within the sequence.
 struct ForwardRow {
-    int first;  // first <= key < last
+    int first;  // first <= key < last; 0, 0 where the row sees no key
     int last;
     float factor;  // lambda; 0 where the row sees no key
-    bool empty;
+    float scale;   // of OnlineRows
+    __device__ __forceinline__ bool empty() const { return last == 0; }
 };
 
 // What a row's statistics are made of.
@@ -99,6 +100,9 @@ struct ForwardMemory {
     ForwardRow rows[Shape::kRows];
     ForwardSums sums[Shape::kFull ? Shape::kRows : 1];
     SharedKeys keys[Shape::kWarps + 1];  // of each warp's rows; of all
+    Work work;
+    const T* first_key;
+    const T* first_value;
     int cleared;  // whether values that are not finite were taken out of a tile
 };
 
@@ -115,26 +119,24 @@ public:
     static constexpr int kSteps = kColumns / 16;
 
     __device__ __forceinline__ ForwardBlock(const Problem& problem, const ForwardTiles& tiles,
-                                            const Work& work)
+                                            ForwardMemory<Shape>& memory)
         : problem_(problem),
           tiles_(tiles),
-          work_(work),
-          memory_(*dynamic_shared<ForwardMemory<Shape>>()),
+          memory_(memory),
+          work_(memory.work),
           warp_(static_cast<int>(threadIdx.x) / kWarp),
           lane_(static_cast<int>(threadIdx.x) % kWarp),
-          warp_row_(warp_ * Shape::kWarpRows) {
-        const int64_t rows = work.sequence.queries * problem.group - work.first_row;
-        rows_ = rows < Shape::kRows ? static_cast<int>(rows) : Shape::kRows;
-    }
+          warp_row_(warp_ * Shape::kWarpRows) {}
 
     __device__ __forceinline__ void operator()() {
+        const bool reshaped = Shape::kFull && (problem_.has_mask() || problem_.softcap != 0);
         load_tile<Shape::kRows, kColumns, Shape::kThreads>(memory_.query, tiles_.query, [&](int r) {
-            return r < rows_ ? place<T>(problem_.query, r) : nullptr;
+            return has_row(r) ? place<T>(problem_.query, r) : nullptr;
         });
         commit_copies();
-        find_keys();
-        const int begin = first_key_ / kKeys * kKeys;
-        if (begin < last_key_) load_keys(begin);
+        find_keys(reshaped);
+        const int begin = memory_.keys[Shape::kWarps].first / kKeys * kKeys;
+        if (begin < memory_.keys[Shape::kWarps].last) load_keys(begin);
         commit_copies();
         wait_for_copies<1>();
         __syncthreads();
@@ -149,14 +151,9 @@ public:
             }
         }
 
-        const bool reshaped = Shape::kFull && (problem_.has_mask() || problem_.softcap != 0);
         OnlineRows rows[kRowBlocks];
 #pragma unroll
-        for (int m = 0; m < kRowBlocks; ++m) {
-            const int upper = warp_row_ + 16 * m + lane_ / 4;
-            rows[m] = no_scores(reshaped ? kLog2E : exponent_scale(memory_.rows[upper].factor),
-                                reshaped ? kLog2E : exponent_scale(memory_.rows[upper + 8].factor));
-        }
+        for (OnlineRows& each : rows) each = no_scores(0.0f, 0.0f);
         float out[kRowBlocks][kValueBlocks][4];
 #pragma unroll
         for (int m = 0; m < kRowBlocks; ++m) {
@@ -170,7 +167,7 @@ public:
         // Tiles begin at multiples of their size, whatever the block's rows see, so that a row's
         // bits depend on its sequence alone. A tile of which a row sees nothing changes no bit.
 #pragma unroll 1
-        for (int tile = begin; tile < last_key_; tile += kKeys) {
+        for (int tile = begin; tile < memory_.keys[Shape::kWarps].last; tile += kKeys) {
             wait_for_copies<0>();
             __syncthreads();
             const bool active = memory_.keys[warp_].any_of(tile, tile + kKeys);
@@ -184,6 +181,10 @@ public:
                 if (!memory_.keys[warp_].all_of(tile, tile + kKeys)) hide(scores, tile);
 #pragma unroll
                 for (int m = 0; m < kRowBlocks; ++m) {
+                    // Read anew for each tile: registers are short.
+                    const int upper = warp_row_ + 16 * m + row_of(0);
+                    rows[m].scale[0] = memory_.rows[upper].scale;
+                    rows[m].scale[1] = memory_.rows[upper + 8].scale;
                     float alpha[2];
                     take_scores<Shape::kFull>(rows[m], scores[m], alpha);
                     if (any_lane(alpha[0] != 1.0f || alpha[1] != 1.0f)) {
@@ -204,7 +205,7 @@ public:
                 clear_nonfinite<kKeys, kColumns, Shape::kThreads>(memory_.value, tiles_.value))
                 memory_.cleared = 1;
             __syncthreads();
-            if (tile + kKeys < last_key_) load_keys(tile + kKeys);
+            if (tile + kKeys < memory_.keys[Shape::kWarps].last) load_keys(tile + kKeys);
             commit_copies();
             if (active) multiply_values(out, weights);
         }
@@ -214,6 +215,9 @@ public:
 private:
     // --- Rows ---
 
+    __device__ __forceinline__ bool has_row(int row) const {
+        return work_.first_row + row < work_.sequence.queries * problem_.group;
+    }
     struct Place {
         int64_t head;
         int64_t query;
@@ -231,17 +235,16 @@ private:
     }
 
     // What the rows see and their lambda, by the warp that holds them.
-    __device__ __forceinline__ void find_keys() {
+    __device__ __forceinline__ void find_keys(bool reshaped) {
         SharedKeys keys;
 #pragma unroll 1
         for (int i = lane_; i < Shape::kWarpRows; i += kWarp) {
             const int r = warp_row_ + i;
-            ForwardRow row{0, 0, 0.0f, true};
-            if (r < rows_) {
+            ForwardRow row{0, 0, 0.0f, 0.0f};
+            if (has_row(r)) {
                 const Place at = place_of(r);
-                const KeyRange seen = range_of(problem_, work_.sequence, at.query);
-                row.empty = visible_of(problem_, work_.sequence, at.head, at.query) == 0;
-                if (!row.empty) {
+                if (visible_of(problem_, work_.sequence, at.head, at.query) > 0) {
+                    const KeyRange seen = range_of(problem_, work_.sequence, at.query);
                     row.first = static_cast<int>(seen.first);
                     row.last = static_cast<int>(seen.last);
                     row.factor =
@@ -252,6 +255,7 @@ private:
                 keys.common_first = row.first;
                 keys.common_last = row.last;
             }
+            row.scale = reshaped ? kLog2E : exponent_scale(row.factor);
             memory_.rows[r] = row;
         }
 #pragma unroll
@@ -260,15 +264,14 @@ private:
                       shuffle_xor(keys.common_first, step), shuffle_xor(keys.common_last, step)});
         }
         if (lane_ == 0) memory_.keys[warp_] = keys;
-        if (threadIdx.x == 0) memory_.cleared = 0;
         __syncthreads();
-        SharedKeys all;
-#pragma unroll
-        for (int w = 0; w < Shape::kWarps; ++w) all.add(memory_.keys[w]);
-        first_key_ = all.first;
-        last_key_ = all.last;
-        // Read after the next barrier.
-        if (threadIdx.x == 0) memory_.keys[Shape::kWarps] = all;
+        if (threadIdx.x == 0) {
+            SharedKeys all;
+            for (int w = 0; w < Shape::kWarps; ++w) all.add(memory_.keys[w]);
+            memory_.keys[Shape::kWarps] = all;
+            memory_.cleared = 0;
+        }
+        __syncthreads();
     }
 
     // The sign of lambda goes into the query, where it changes nothing but signs.
@@ -293,18 +296,17 @@ private:
                !memory_.keys[Shape::kWarps].all_of(tile, tile + kKeys);
     }
     // Keys that no row sees are not read.
-    __device__ __forceinline__ void load(T* target, const TileSource& source,
-                                         const Operand& operand, int tile) const {
-        const T* const first =
-            operand.at<T>(work_.sequence.batch, work_.kv_head, work_.sequence.first_key + tile);
-        load_rows<kKeys, kColumns, Shape::kThreads>(target, source, first, operand.row,
-                                                    first_key_ - tile, last_key_ - tile);
+    __device__ __forceinline__ void load(T* target, const TileSource& source, const T* first,
+                                         int64_t step, int tile) const {
+        const SharedKeys& keys = memory_.keys[Shape::kWarps];
+        load_rows<kKeys, kColumns, Shape::kThreads>(target, source, first + tile * step, step,
+                                                    keys.first - tile, keys.last - tile);
     }
     __device__ __forceinline__ void load_keys(int tile) const {
-        load(memory_.key, tiles_.key, problem_.key, tile);
+        load(memory_.key, tiles_.key, memory_.first_key, problem_.key.row, tile);
     }
     __device__ __forceinline__ void load_values(int tile) const {
-        load(memory_.value, tiles_.value, problem_.value, tile);
+        load(memory_.value, tiles_.value, memory_.first_value, problem_.value.row, tile);
     }
 
     template <int held>
@@ -387,10 +389,11 @@ private:
                 for (int e = 0; e < 4; ++e) scores[m][b][e] *= factor[e / 2];
             }
             if (cap != 0) {
+                const float inverse = 1.0f / cap;
 #pragma unroll
                 for (int b = 0; b < kKeyBlocks; ++b) {
 #pragma unroll
-                    for (float& score : scores[m][b]) score = cap * tanhf(score / cap);
+                    for (float& score : scores[m][b]) score = cap * tanhf(score * inverse);
                 }
             }
             if (!problem_.has_mask()) continue;
@@ -457,9 +460,9 @@ private:
                 const int r = warp_row_ + 16 * m + row_of(2 * half);
                 const float sum = sum_of_row(rows[m].sum[half]);
                 // Of a row that sees no key all sums are 0.
-                inverse[half] = memory_.rows[r].empty ? 0.0f
-                                : sum == 0            ? std::numeric_limits<float>::quiet_NaN()
-                                                      : 1.0f / sum;
+                inverse[half] = memory_.rows[r].empty() ? 0.0f
+                                : sum == 0              ? std::numeric_limits<float>::quiet_NaN()
+                                                        : 1.0f / sum;
                 if constexpr (Shape::kFull) {
                     const float moment = sum_of_row(rows[m].moment[half]);
                     const float factor = reshaped ? 1.0f : fabsf(memory_.rows[r].factor);
@@ -475,7 +478,7 @@ private:
         sync_warp();
         store_rows<Shape::kWarpRows, kColumns>(
             memory_.query, warp_row_, problem_.dim_v, tiles_.out_aligned, problem_.out.column,
-            [&](int r) { return r < rows_ ? place<T>(problem_.out, r) : nullptr; });
+            [&](int r) { return has_row(r) ? place<T>(problem_.out, r) : nullptr; });
         if constexpr (Shape::kFull) {
             if (problem_.has_stats()) write_rows_stats();
         }
@@ -487,11 +490,11 @@ private:
 #pragma unroll 1
         for (int i = lane_; i < Shape::kWarpRows; i += kWarp) {
             const int r = warp_row_ + i;
-            if (r >= rows_) continue;
+            if (!has_row(r)) break;
             const ForwardSums& sums = memory_.sums[r];
             const Place at = place_of(r);
             write_stats(problem_, work_.sequence, at.head, at.query,
-                        slipstick::attention::row_stats(memory_.rows[r].empty, sums.maximum,
+                        slipstick::attention::row_stats(memory_.rows[r].empty(), sums.maximum,
                                                         sums.sum, sums.moment));
         }
     }
@@ -501,9 +504,10 @@ private:
     // values are an accident, so this takes the plainest way.
     __device__ __forceinline__ void put_nonfinite_back() const {
 #pragma unroll 1
-        for (int i = static_cast<int>(threadIdx.x); i < rows_ * problem_.dim_v;
+        for (int i = static_cast<int>(threadIdx.x); i < Shape::kRows * problem_.dim_v;
              i += Shape::kThreads) {
             const int r = i / problem_.dim_v;
+            if (!has_row(r)) break;
             const int column = i % problem_.dim_v;
             const Place at = place_of(r);
             const ForwardRow& row = memory_.rows[r];
@@ -527,22 +531,28 @@ private:
 
     const Problem& problem_;
     const ForwardTiles& tiles_;
-    const Work& work_;
     ForwardMemory<Shape>& memory_;
+    const Work& work_;  // in shared memory
     const int warp_;
     const int lane_;
     const int warp_row_;  // the warp's first
-    int rows_;            // of the tile, that exist
-    int first_key_;       // first_key_ <= key < last_key_: keys that some row sees
-    int last_key_;
 };
 
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 2)
     forward_tiles(const Problem problem, const ForwardTiles tiles) {
-    const Work work = work_of(problem, Shape::kRows, blockIdx.x);
-    if (work.none) return;
-    ForwardBlock<Shape>{problem, tiles, work}();
+    auto& memory = *dynamic_shared<ForwardMemory<Shape>>();
+    if (threadIdx.x == 0) {
+        const Work work = work_of(problem, Shape::kRows, blockIdx.x);
+        memory.work = work;
+        const int64_t batch = work.sequence.batch;
+        const int64_t token = work.sequence.first_key;
+        memory.first_key = problem.key.at<typename Shape::T>(batch, work.kv_head, token);
+        memory.first_value = problem.value.at<typename Shape::T>(batch, work.kv_head, token);
+    }
+    __syncthreads();
+    if (memory.work.none) return;
+    ForwardBlock<Shape>{problem, tiles, memory}();
 }
 
 template <class Shape>

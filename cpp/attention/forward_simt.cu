@@ -98,29 +98,29 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
 
     // --- Steps, of scores and then of weighted sums ---
     const int64_t left = rows - work.first_row;
-    const Lines query{problem.query.data,
-                      problem.dtype,
-                      direct.query,
-                      problem.dim,
-                      problem.query.column,
-                      shared.starts,
-                      0,
-                      0,
-                      left};
+    const Lines<Acc> query{problem.query.data,
+                           problem.dtype,
+                           direct.query,
+                           problem.dim,
+                           static_cast<int>(left < T::kRows ? left : T::kRows),
+                           problem.query.column,
+                           shared.starts,
+                           0,
+                           0};
     const auto lines_of = [&](const Operand& operand, bool is_direct, int width) {
-        return Lines{operand.data,
-                     problem.dtype,
-                     is_direct,
-                     width,
-                     operand.column,
-                     nullptr,
-                     sequence.batch * operand.batch + work.kv_head * operand.head +
-                         sequence.first_key * operand.row,
-                     operand.row,
-                     end};
+        return Lines<Acc>{operand.data,
+                          problem.dtype,
+                          is_direct,
+                          width,
+                          end,
+                          operand.column,
+                          nullptr,
+                          sequence.batch * operand.batch + work.kv_head * operand.head +
+                              sequence.first_key * operand.row,
+                          operand.row};
     };
-    const Lines key = lines_of(problem.key, direct.key, problem.dim);
-    const Lines value = lines_of(problem.value, direct.value, problem.dim_v);
+    const Lines<Acc> key = lines_of(problem.key, direct.key, problem.dim);
+    const Lines<Acc> value = lines_of(problem.value, direct.value, problem.dim_v);
     const int score_steps = (problem.dim + T::kDepth - 1) / T::kDepth;
     const int steps = score_steps + slices * value_steps;  // of a tile
     int copied_tile = begin;

@@ -24,32 +24,36 @@ __device__ __forceinline__ KeyRange range_of_queries(const Problem& problem,
     return seen.first < seen.last ? seen : KeyRange{0, 0};
 }
 
+// What a row is to the warp that holds its scores, in shared memory, where it costs no registers.
+struct HopperRow {
+    int first;  // first <= key < last
+    int last;
+    float factor;  // lambda
+};
+
 // A lane holds what it does of multiply_add's results: of block b of 8 keys or columns, elements
 // [b][0] and [b][1] of row lane / 4, [b][2] and [b][3] of row lane / 4 + 8.
 template <bool with_stats>
 class HopperRows {
 public:
-    // For queries from `first_query` on, of head work.kv_head.
+    // For queries from `first_query` on, of head work.kv_head. `known` has place for the warp's
+    // rows.
     __device__ __forceinline__ HopperRows(const Problem& problem, const Work& work,
-                                          int64_t first_query)
-        : problem_(problem),
-          work_(work),
-          lane_(static_cast<int>(threadIdx.x) % kWarp),
-          first_query_(first_query) {
+                                          HopperRow* known, int first_query)
+        : problem_(problem), work_(work), known_(known), first_query_(first_query) {
         // Each lane finds out about one row, lanes 16 to 31 again about those of 0 to 15. Rows
         // behind the last are not stored: they see everything, so that they mask no tile.
-        int first = 0;
-        int last = std::numeric_limits<int>::max();
-        float factor = 0;
-        if (is_query(lane_ % 16)) {
-            const int64_t query = first_query + lane_ % 16;
+        HopperRow row{0, std::numeric_limits<int>::max(), 0.0f};
+        if (is_query(lane() % 16)) {
+            const int64_t query = first_query + lane() % 16;
             const KeyRange seen = range_of(problem, work.sequence, query);
-            first = static_cast<int>(seen.first);
-            last = static_cast<int>(seen.last);
-            factor = factor_of<float>(problem, work.sequence, work.number, work.kv_head, query);
+            row.first = static_cast<int>(seen.first);
+            row.last = static_cast<int>(seen.last);
+            row.factor = factor_of<float>(problem, work.sequence, work.number, work.kv_head, query);
         }
-        common_first_ = first;
-        common_last_ = last;
+        if (lane() < 16) known_[lane()] = row;
+        common_first_ = row.first;
+        common_last_ = row.last;
 #pragma unroll
         for (int step = 8; step > 0; step /= 2) {
             const int other_first = shuffle_xor(common_first_, step);
@@ -57,15 +61,9 @@ public:
             common_first_ = common_first_ > other_first ? common_first_ : other_first;
             common_last_ = common_last_ < other_last ? common_last_ : other_last;
         }
-        turns_ = any_lane(factor < 0);
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int row = lane_ / 4 + 8 * half;
-            first_[half] = shuffle(first, row);
-            last_[half] = shuffle(last, row);
-            factor_[half] = shuffle(factor, row);
-        }
-        rows_ = no_scores(exponent_scale(factor_[0]), exponent_scale(factor_[1]));
+        turns_ = any_lane(row.factor < 0);
+        sync_warp();
+        rows_ = no_scores(exponent_scale(known_row(0).factor), exponent_scale(known_row(1).factor));
     }
 
     // Makes weights of the products <q, k> of the tile of keys that begins with `tile`. What was
@@ -130,26 +128,37 @@ private:
         return problem_.out.at<T>(work_.sequence.batch, work_.kv_head,
                                   work_.sequence.first_query + first_query_ + row);
     }
-    __device__ __forceinline__ bool is_empty(int half) const { return first_[half] == last_[half]; }
+    __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
+    // The lane's rows.
+    __device__ __forceinline__ const HopperRow& known_row(int half) const {
+        return known_[lane() / 4 + 8 * half];
+    }
+    __device__ __forceinline__ bool is_empty(int half) const {
+        return known_row(half).first == known_row(half).last;
+    }
 
     template <int blocks>
     __device__ __forceinline__ void turn(float (&scores)[blocks][4]) const {
+        const float sign[2] = {known_row(0).factor < 0 ? -1.0f : 1.0f,
+                               known_row(1).factor < 0 ? -1.0f : 1.0f};
 #pragma unroll
         for (int b = 0; b < blocks; ++b) {
 #pragma unroll
-            for (int e = 0; e < 4; ++e)
-                scores[b][e] = factor_[e / 2] < 0 ? -scores[b][e] : scores[b][e];
+            for (int e = 0; e < 4; ++e) scores[b][e] *= sign[e / 2];
         }
     }
 
     template <int blocks>
     __device__ __forceinline__ void hide(float (&scores)[blocks][4], int tile) const {
+        const int column = tile + lane() % 4 * 2;
+        const int first[2] = {known_row(0).first - column, known_row(1).first - column};
+        const int last[2] = {known_row(0).last - column, known_row(1).last - column};
 #pragma unroll
         for (int b = 0; b < blocks; ++b) {
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
-                const int key = tile + 8 * b + lane_ % 4 * 2 + e % 2;
-                if (key < first_[e / 2] || key >= last_[e / 2]) scores[b][e] = kHidden;
+                const int key = 8 * b + e % 2;
+                if (key < first[e / 2] || key >= last[e / 2]) scores[b][e] = kHidden;
             }
         }
     }
@@ -159,8 +168,8 @@ private:
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float moment = sum_of_row(rows_.moment[half]);
-            const int row = lane_ / 4 + 8 * half;
-            if (lane_ % 4 != 0 || !is_query(row)) continue;
+            const int row = lane() / 4 + 8 * half;
+            if (lane() % 4 != 0 || !is_query(row)) continue;
             // What the exponents were relative to, as it was rounded: nothing is lost on the way
             // back, and lse is as precise as c.
             const double reference = rows_.scale[half] * rows_.maximum[half];
@@ -180,7 +189,7 @@ private:
                                                   int64_t group) const {
         constexpr int kOwn = columns / kWarp;  // columns of a lane
         const Sequence& sequence = work_.sequence;
-        const int column = lane_ * kOwn;
+        const int column = lane() * kOwn;
         const auto element = [&](const Operand& operand, int64_t head, int64_t row, int i,
                                  int count) {
             return column + i < count
@@ -193,21 +202,21 @@ private:
             const bool lower = row >= 8;
             const int source = row % 8 * 4;
             // The four lanes of a row have different columns.
-            const bool is_mine = lane_ / 4 == row % 8 && (lower ? wrong[1] : wrong[0]);
+            const bool is_mine = lane() / 4 == row % 8 && (lower ? wrong[1] : wrong[0]);
             if (!any_lane(is_mine) || !is_query(row)) continue;
             const auto of_row = [&](auto upper_value, auto lower_value) {
                 return shuffle(lower ? lower_value : upper_value, source);
             };
             const float scale = of_row(rows_.scale[0], rows_.scale[1]);
             const float reference = scale * of_row(rows_.maximum[0], rows_.maximum[1]);
-            const float signed_scale = of_row(factor_[0], factor_[1]) < 0 ? -scale : scale;
+            const float signed_scale = known_[row].factor < 0 ? -scale : scale;
             const float factor = of_row(inverse[0], inverse[1]);
-            const int first = of_row(first_[0], first_[1]);
-            const int last = of_row(last_[0], last_[1]);
+            const int64_t first = sequence.first_key + known_[row].first;
+            const int64_t last = sequence.first_key + known_[row].last;
             const int64_t kv_head = work_.kv_head / group;
             float out[kOwn] = {};
 #pragma unroll 1
-            for (int64_t key = sequence.first_key + first; key < sequence.first_key + last; ++key) {
+            for (int64_t key = first; key < last; ++key) {
                 float product = 0;
 #pragma unroll
                 for (int i = 0; i < kOwn; ++i) {
@@ -237,16 +246,12 @@ private:
 
     const Problem& problem_;
     const Work& work_;
-    const int lane_;
-    const int64_t first_query_;
+    HopperRow* const known_;  // of the warp
+    const int first_query_;
     int common_first_;  // the keys that all of the warp's rows see
     int common_last_;
-    bool turns_;  // whether a row of the warp has a negative lambda
-    // Of the lane's two rows.
-    int first_[2];
-    int last_[2];
-    float factor_[2];  // lambda
-    OnlineRows rows_;
+    bool turns_;       // whether a row of the warp has a negative lambda
+    OnlineRows rows_;  // the lane's two
 };
 
 }  // namespace slipstick::cuda::attention

@@ -3,6 +3,8 @@
 
 namespace slipstick::cuda::attention {
 
+bool has_hopper_kernel(int, int) { return false; }
+
 bool hopper_serves(const Context&, const Problem&) { return false; }
 
 void forward_hopper(const Context&, const Problem& problem) {

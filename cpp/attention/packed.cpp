@@ -51,9 +51,15 @@ std::vector<int64_t> checked_bounds(Named argument, bool on_device, Named tokens
         refuse_value(kFunction, "`", argument.name,
                      "` must be of shape (sequences + 1,), got shape ", shape_text(tensor));
     }
-    std::vector<int64_t> bounds;
-    if (on_device) return bounds;
     const int64_t total = tokens.tensor.shape[0];
+    std::vector<int64_t> bounds;
+    if (on_device) {
+        if (tensor.shape[0] == 1 && total != 0) {
+            refuse_value(kFunction, "`", argument.name, "` must have at least 2 entries for the ",
+                         total, " tokens of `", tokens.name, "`, got shape ", shape_text(tensor));
+        }
+        return bounds;
+    }
     // At once: a broadcast view may have more of them than fit the memory.
     bounds.reserve(static_cast<size_t>(tensor.shape[0]));
     for (int64_t i = 0; i < tensor.shape[0]; ++i) {

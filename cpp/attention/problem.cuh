@@ -98,9 +98,9 @@ struct Problem {
     const int64_t* bounds_k;
     // The number of row tiles before each sequence: prepare_tiles fills it, for tiles of one size.
     const int64_t* tile_starts;
-    // Tiles skip packed sequences of up to kFewRows rows a key head, which few_rows_* computes: so
-    // a sequence has the bits that it has by itself.
-    bool few_rows_apart;
+    // Tiles skip packed sequences of up to so many queries, which few_rows_* computes: so a
+    // sequence has the bits that it has by itself.
+    int64_t few_queries;
 
     Operand mask;  // data is null where there is none
     Dtype mask_dtype;
@@ -193,17 +193,18 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
         work.first_row = (slot - problem.tile_starts[low]) * tile_rows;
     }
     work.sequence = sequence_of(problem, work.number);
-    const int64_t rows = work.sequence.queries * problem.group;
-    const bool apart = problem.few_rows_apart && work.sequence.valid && rows <= kFewRows;
-    work.none = work.first_row >= rows || apart;
+    const bool apart = work.sequence.valid && work.sequence.queries <= problem.few_queries;
+    work.none = apart || work.first_row >= work.sequence.queries * problem.group;
     return work;
 }
 
 // Below, `sequence` is number `number`, and `query` counts from its first one.
 
-// What length, causal order and window leave of the keys.
+// What length, causal order and window leave of the keys. A row of a sequence that is not valid sees
+// them all, so that its lambda makes it NaN.
 __device__ __forceinline__ KeyRange range_of(const Problem& problem, const Sequence& sequence,
                                              int64_t query) {
+    if (!sequence.valid) return {0, sequence.keys};
     return slipstick::attention::key_range(problem.window, sequence.queries, sequence.keys,
                                            sequence.length, query);
 }

@@ -253,4 +253,13 @@ void bind_softmax(py::module_& module) {
         py::arg("empty"));
 }
 
+template <class Backend>
+void bind_attention_family(py::module_& module) {
+    bind_attention<Backend>(module);
+    bind_attention_backward<Backend>(module);
+    bind_attention_varlen<Backend>(module);
+    bind_merge_attention<Backend>(module);
+    bind_softmax<Backend>(module);
+}
+
 }  // namespace slipstick::bind

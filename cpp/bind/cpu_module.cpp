@@ -50,11 +50,7 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
     slipstick::cpu::init_threads_from_environment();
     bind_core(module);
     slipstick::bind::bind_shape(module);
-    slipstick::bind::bind_attention<slipstick::bind::CpuBackend>(module);
-    slipstick::bind::bind_attention_backward<slipstick::bind::CpuBackend>(module);
-    slipstick::bind::bind_attention_varlen<slipstick::bind::CpuBackend>(module);
-    slipstick::bind::bind_merge_attention<slipstick::bind::CpuBackend>(module);
-    slipstick::bind::bind_softmax<slipstick::bind::CpuBackend>(module);
+    slipstick::bind::bind_attention_family<slipstick::bind::CpuBackend>(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CpuBackend>(module);
     slipstick::bind::bind_errors(module);
     slipstick::bind::bind_products<slipstick::bind::CpuBackend>(module);

@@ -134,6 +134,14 @@ public:
                           const Tensor& out, const attention::Stats* stats) const {
         cuda::attention::attention_varlen(context_, inputs, bounds, packing, options, out, stats);
     }
+    void merge(const std::vector<attention::Part>& parts, const Tensor& out,
+               const attention::Stats& stats) const {
+        cuda::attention::merge(context_, parts, out, stats);
+    }
+    void softmax(const ConstTensor& scores, const attention::Scale& scale, bool scale_on_device,
+                 int64_t axis, const Tensor& out) const {
+        cuda::attention::softmax(context_, scores, scale, scale_on_device, axis, out);
+    }
 
     void project(const ConstTensor& x, const projection::Law& law, uint64_t first_feature,
                  bool fast, const Tensor& out) const {
@@ -159,6 +167,13 @@ public:
     void rotate(const ConstTensor& x, uint64_t seed, int64_t rounds, bool inverse,
                 const Tensor& out) const {
         cuda::projection::rotate(context_, x, seed, rounds, inverse, out);
+    }
+    void hamming_distance(const ConstTensor& a, const ConstTensor& b, const Tensor& out) const {
+        cuda::projection::hamming_distance(context_, a, b, out);
+    }
+    void hamming_topk(const ConstTensor& queries, const ConstTensor& codes, int64_t k,
+                      const Tensor& distances, const Tensor& indices) const {
+        cuda::projection::hamming_topk(context_, queries, codes, k, distances, indices);
     }
 
 private:

@@ -1,9 +1,11 @@
 // _cuda: built where a CUDA compiler was found; imports without a driver, and then counts no
 // devices.
 #include <cuda_runtime_api.h>
+#include <pybind11/stl.h>
 
 #include <string>
 
+#include "attention/cuda.hpp"
 #include "bind/attention.hpp"
 #include "bind/cuda_backend.hpp"
 #include "bind/exceptions.hpp"
@@ -55,6 +57,14 @@ void bind_devices(py::module_& module) {
             return py::make_tuple(properties.major, properties.minor);
         },
         py::arg("device"));
+    // Which of attention's kernels the device gets, a line each.
+    module.def(
+        "attention_kernels",
+        [](int device) {
+            const cudaDeviceProp properties = properties_of("attention_kernels", device);
+            return slipstick::cuda::attention::kernels(properties.major, properties.minor);
+        },
+        py::arg("device"));
 }
 
 }  // namespace
@@ -62,12 +72,11 @@ void bind_devices(py::module_& module) {
 PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     slipstick::bind::register_exceptions();
     bind_devices(module);
-    slipstick::bind::bind_attention<slipstick::bind::CudaBackend>(module);
-    slipstick::bind::bind_attention_backward<slipstick::bind::CudaBackend>(module);
-    slipstick::bind::bind_attention_varlen<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_attention_family<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_mitchell<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_products<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_simhash<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_block<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_hamming<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_transforms<slipstick::bind::CudaBackend>(module);
 }

@@ -13,8 +13,7 @@ namespace slipstick::cuda::projection {
 using slipstick::projection::Kind;
 using slipstick::projection::Law;
 
-// Dense x, and the adjoint, of all kinds but the hashed ones, for which std::invalid_argument is
-// thrown. `fast` allows other bits: signs times 16 or 32 bits then run
+// Dense x, and the adjoint. `fast` allows other bits: signs times 16 or 32 bits then run
 // on tensor cores, with the error of float32 sums.
 void project(const Context& context, const ConstTensor& x, const Law& law, uint64_t first_feature,
              bool fast, const Tensor& out);
@@ -29,15 +28,15 @@ void block(const Context& context, const Law& law, uint64_t first_row, uint64_t 
 void gaussian_signs(const Context& context, const ConstTensor& x, uint64_t seed, int64_t n_bits,
                     const Tensor& codes);
 
-// The block SRHT of dense vectors, and its adjoint.
-void project_srht(const Context& context, const ConstTensor& x, const Law& law,
-                  uint64_t first_feature, const Tensor& out);
-void back_project_srht(const Context& context, const ConstTensor& y, const Law& law,
-                       uint64_t first_feature, const Tensor& out);
-
 // `out` may be x itself.
 void hadamard(const Context& context, const ConstTensor& x, int64_t axis, const Tensor& out);
 void rotate(const Context& context, const ConstTensor& x, uint64_t seed, int64_t rounds,
             bool inverse, const Tensor& out);
+
+void hamming_distance(const Context& context, const ConstTensor& a, const ConstTensor& b,
+                      const Tensor& out);
+// The k codes of the smallest (distance, index), in that order. Both results are contiguous.
+void hamming_topk(const Context& context, const ConstTensor& queries, const ConstTensor& codes,
+                  int64_t k, const Tensor& distances, const Tensor& indices);
 
 }  // namespace slipstick::cuda::projection

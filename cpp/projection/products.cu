@@ -2,7 +2,9 @@
 #include <algorithm>
 
 #include "core/error.hpp"
+#include "projection/hashed.cuh"
 #include "projection/product.cuh"
+#include "projection/srht.cuh"
 #include "projection/tensor_cores.cuh"
 
 namespace slipstick::cuda::projection {
@@ -98,13 +100,6 @@ bool in_pieces(const ConstTensor& x, const Rows& rows, uint64_t first_depth) {
     return aligned;
 }
 
-void check_kind(const char* function, Kind kind) {
-    if (slipstick::projection::is_hashed(kind)) {
-        refuse_value(function, "`kind` must be none of the hashed ones on CUDA, got '", name(kind),
-                     "'");
-    }
-}
-
 ProductProblem problem_of(const ConstTensor& x, const Law& law, uint64_t first_depth,
                           const ScaledTarget& out) {
     ProductProblem problem{};
@@ -142,22 +137,22 @@ void multiply(const Context& context, const char* function, const ProductProblem
 void project(const Context& context, const ConstTensor& x, const Law& law, uint64_t first_feature,
              bool fast, const Tensor& out) {
     const char* const function = "project";
-    check_kind(function, law.kind);
     if (out.size() == 0) return;
     const DeviceGuard guard(context, function);
+    if (law.kind == Kind::kSrht) return project_srht(context, x, law, first_feature, out);
+    if (is_hashed(law.kind)) return project_hashed(context, x, law, first_feature, out);
     if (fast && law.kind == Kind::kRademacher && tensor_cores_serve(context, x, out))
         return project_on_tensor_cores(context, x, law, first_feature, out);
-    if (law.kind == Kind::kSrht) return project_srht(context, x, law, first_feature, out);
     multiply(context, function, problem_of(x, law, first_feature, ScaledTarget(out, law.scale)));
 }
 
 void back_project(const Context& context, const ConstTensor& y, const Law& law,
                   uint64_t first_feature, const Tensor& out) {
     const char* const function = "back_project";
-    check_kind(function, law.kind);
     if (out.size() == 0) return;
     const DeviceGuard guard(context, function);
     if (law.kind == Kind::kSrht) return back_project_srht(context, y, law, first_feature, out);
+    if (is_hashed(law.kind)) return back_project_hashed(context, y, law, first_feature, out);
     ProductProblem problem = problem_of(y, law, 0, ScaledTarget(out, law.scale));
     problem.adjoint = true;
     problem.first_column = first_feature;

@@ -191,9 +191,7 @@ private:
                              staged, has_signs, static_cast<uint32_t>(round)};
         const unsigned blocks = blocks_of(ceil_div(span, kTile) * vectors_.count);
         if (!in_buffer_) {
-            Vectors source = vectors_;
-            source.x_packed &= begin % 16 == 0;
-            launch(context_, function_, pass_tiles<T>, blocks, kThreads, 0, source, tiles,
+            launch(context_, function_, pass_tiles<T>, blocks, kThreads, 0, vectors_, tiles,
                    rotation_, buffer_);
             return;
         }

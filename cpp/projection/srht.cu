@@ -9,7 +9,6 @@
 #include <algorithm>
 
 #include "core/launch.cuh"
-#include "projection/cuda.hpp"
 #include "projection/entry.hpp"
 #include "projection/srht.cuh"
 #include "projection/transform.cuh"
@@ -19,12 +18,14 @@ namespace {
 
 using slipstick::projection::kSrhtBlock;
 using slipstick::projection::kSrhtStages;
+using slipstick::projection::Law;
 
 constexpr int kThreads = 256;
-constexpr int kEach = kSrhtBlock / kThreads;  // components, or features, of a thread
+// Blocks that are to fit a multiprocessor at once, so that one computes while another loads.
+template <class Acc>
+constexpr int kResident = sizeof(Acc) == 4 ? 3 : 2;
 constexpr int kWords = kSrhtBlock / 32;
 constexpr int64_t kMostBlocks = int64_t{1} << 30;
-constexpr StageScales kUnscaled{{}, false};
 
 struct Sketch {
     uint64_t seed;
@@ -85,12 +86,13 @@ __device__ __forceinline__ T scaled(Acc sum, double scale) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<AccOf<T>>)
     sample_vectors(const Vectors vectors, const Sketch sketch, int64_t groups) {
     using Acc = AccOf<T>;
     __shared__ VectorPlaces places;
     __shared__ Signs signs;
     auto* const numbers = dynamic_shared<Acc>();
+    Acc* const sums = numbers + padded(kSrhtBlock);  // each is one thread's alone
     const auto thread = static_cast<int>(threadIdx.x);
     for (int64_t at = blockIdx.x; at < groups * vectors.count; at += gridDim.x) {
         const auto group = static_cast<uint32_t>(at % groups);
@@ -98,11 +100,7 @@ __global__ void __launch_bounds__(kThreads)
         const int components = left < kSrhtBlock ? static_cast<int>(left) : kSrhtBlock;
         const uint16_t* const rows = sketch.rows + int64_t{group} * kSrhtBlock;
         locate(vectors, at / groups, 1, places);
-        Acc sum[kEach] = {};
-        int row[kEach];
-#pragma unroll
-        for (int i = 0; i < kEach; ++i)
-            row[i] = thread + i * kThreads < components ? rows[thread + i * kThreads] : 0;
+        for (int i = thread; i < kSrhtBlock; i += kThreads) sums[i] = 0;
         for (int64_t feature = 0; feature < sketch.features;) {
             const Part part = part_at(sketch, feature);
             draw_signs(sketch, group, part.block, signs);
@@ -120,23 +118,16 @@ __global__ void __launch_bounds__(kThreads)
             for (int i = thread; i < length - part.count; i += kThreads)
                 numbers[padded(i < part.first ? i : i + part.count)] = 0;
             __syncthreads();
-            transform(numbers, {1, 0, 0, 1, stages}, kUnscaled);
-#pragma unroll
-            for (int i = 0; i < kEach; ++i) {
-                const int component = thread + i * kThreads;
-                if (component >= components) continue;
-                sum[i] += turned(numbers[padded(row[i] & (length - 1))], signs.output, component);
-            }
+            transform(numbers, {1, 0, 0, 1, stages}, StageScales{});
+            for (int i = thread; i < components; i += kThreads)
+                sums[i] += turned(numbers[padded(rows[i] & (length - 1))], signs.output, i);
             __syncthreads();
             feature = part.begin + part.count;
         }
         auto* const target = static_cast<ResultOf<T>*>(vectors.out) + places.target[0];
-#pragma unroll
-        for (int i = 0; i < kEach; ++i) {
-            const int component = thread + i * kThreads;
-            if (component >= components) continue;
-            target[(int64_t{group} * kSrhtBlock + component) * vectors.out_step] =
-                scaled<ResultOf<T>>(sum[i], sketch.scale);
+        for (int i = thread; i < components; i += kThreads) {
+            target[(int64_t{group} * kSrhtBlock + i) * vectors.out_step] =
+                scaled<ResultOf<T>>(sums[i], sketch.scale);
         }
         __syncthreads();
     }
@@ -146,19 +137,20 @@ __global__ void __launch_bounds__(kThreads)
 // the whole transform: a shorter one would add in another order, and the bits of a feature would
 // depend on those beside it.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResident<AccOf<T>>)
     spread_vectors(const Vectors vectors, const Sketch sketch, int64_t blocks) {
     using Acc = AccOf<T>;
     __shared__ VectorPlaces places;
     __shared__ Signs signs;
     auto* const numbers = dynamic_shared<Acc>();
+    Acc* const sums = numbers + padded(kSrhtBlock);  // each is one thread's alone
     const auto thread = static_cast<int>(threadIdx.x);
     const auto skipped = static_cast<int64_t>(sketch.first_feature % kSrhtBlock);
     for (int64_t at = blockIdx.x; at < blocks * vectors.count; at += gridDim.x) {
         const int64_t feature = at % blocks * kSrhtBlock - skipped;
         const Part part = part_at(sketch, feature < 0 ? 0 : feature);
         locate(vectors, at / blocks, 1, places);
-        Acc sum[kEach] = {};
+        for (int i = thread; i < kSrhtBlock; i += kThreads) sums[i] = 0;
         for (int64_t first = 0; first < sketch.components; first += kSrhtBlock) {
             const auto group = static_cast<uint32_t>(first / kSrhtBlock);
             const int64_t left = sketch.components - first;
@@ -171,21 +163,15 @@ __global__ void __launch_bounds__(kThreads)
                 numbers[padded(rows[number])] = turned(value, signs.output, number);
             });
             __syncthreads();
-            transform(numbers, {1, 0, 0, 1, kSrhtStages}, kUnscaled);
-#pragma unroll
-            for (int i = 0; i < kEach; ++i) {
-                const int place = thread + i * kThreads;
-                sum[i] += turned(numbers[padded(place)], signs.input, place);
-            }
+            transform(numbers, {1, 0, 0, 1, kSrhtStages}, StageScales{});
+            for (int i = thread; i < kSrhtBlock; i += kThreads)
+                sums[i] += turned(numbers[padded(i)], signs.input, i);
             __syncthreads();
         }
         auto* const target = static_cast<ResultOf<T>*>(vectors.out) + places.target[0];
-#pragma unroll
-        for (int i = 0; i < kEach; ++i) {
-            const int number = thread + i * kThreads - part.first;
-            if (number < 0 || number >= part.count) continue;
-            target[(part.begin + number) * vectors.out_step] =
-                scaled<ResultOf<T>>(sum[i], sketch.scale);
+        for (int i = thread; i < part.count; i += kThreads) {
+            target[(part.begin + i) * vectors.out_step] =
+                scaled<ResultOf<T>>(sums[part.first + i], sketch.scale);
         }
         __syncthreads();
     }
@@ -194,7 +180,7 @@ __global__ void __launch_bounds__(kThreads)
 unsigned blocks_of(int64_t blocks) { return static_cast<unsigned>(std::min(blocks, kMostBlocks)); }
 
 template <class Acc>
-constexpr size_t kSharedBytes = static_cast<size_t>(padded(kSrhtBlock)) * sizeof(Acc);
+constexpr size_t kSharedBytes = static_cast<size_t>(padded(kSrhtBlock) + kSrhtBlock) * sizeof(Acc);
 
 Sketch make_sketch(const Context& context, const char* function, const Law& law,
                    uint64_t first_feature, int64_t features, int64_t components) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "core/cuda.hpp"
+#include "core/tensor.hpp"
+#include "projection/law.hpp"
 
 namespace slipstick::cuda::projection {
 
@@ -9,5 +11,12 @@ namespace slipstick::cuda::projection {
 // forward Fisher-Yates orders.
 const uint16_t* sampled_rows(const Context& context, const char* function, uint64_t seed,
                              uint64_t first_group, uint64_t end_group);
+
+// Of dense vectors, and the adjoint. The context's device is current.
+void project_srht(const Context& context, const ConstTensor& x,
+                  const slipstick::projection::Law& law, uint64_t first_feature, const Tensor& out);
+void back_project_srht(const Context& context, const ConstTensor& y,
+                       const slipstick::projection::Law& law, uint64_t first_feature,
+                       const Tensor& out);
 
 }  // namespace slipstick::cuda::projection

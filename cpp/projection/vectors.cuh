@@ -6,6 +6,7 @@
 
 #include "core/cuda.cuh"
 #include "core/tensor.hpp"
+#include "projection/rows.cuh"
 
 namespace slipstick::cuda::projection {
 
@@ -86,41 +87,18 @@ __device__ __forceinline__ T narrow(Acc value) {
     }
 }
 
-__device__ __forceinline__ double integer_at(const void* data, Dtype dtype, int64_t index) {
-    switch (dtype) {
-        case Dtype::kInt8:
-            return static_cast<const int8_t*>(data)[index];
-        case Dtype::kInt16:
-            return static_cast<const int16_t*>(data)[index];
-        case Dtype::kInt32:
-            return static_cast<const int32_t*>(data)[index];
-        case Dtype::kInt64:
-            return static_cast<double>(static_cast<const int64_t*>(data)[index]);
-        case Dtype::kUInt8:
-            return static_cast<const uint8_t*>(data)[index];
-        case Dtype::kUInt16:
-            return static_cast<const uint16_t*>(data)[index];
-        case Dtype::kUInt32:
-            return static_cast<const uint32_t*>(data)[index];
-        case Dtype::kUInt64:
-            return static_cast<double>(static_cast<const uint64_t*>(data)[index]);
-        default:
-            return static_cast<const Bool*>(data)[index] ? 1.0 : 0.0;
-    }
-}
-
 // A number of x as what it is computed in.
 template <class T>
 __device__ __forceinline__ AccOf<T> read(const Vectors& vectors, int64_t index) {
     if constexpr (std::is_same_v<T, AnyInteger>) {
-        return integer_at(vectors.x, vectors.x_dtype, index);
+        return load_number<double>(vectors.x, vectors.x_dtype, index);
     } else {
         return widen<AccOf<T>>(static_cast<const T*>(vectors.x)[index]);
     }
 }
 
 // Calls put(vector, number, value) for the numbers [begin, begin + length) of `count` vectors,
-// where vector v begins at element starts[v]. `length` is a multiple of 16 bytes where x is packed.
+// where vector v begins at element starts[v].
 template <class T, class Put>
 __device__ __forceinline__ void load(const Vectors& vectors, const int64_t* starts, int count,
                                      int64_t begin, int length, Put put) {
@@ -128,7 +106,7 @@ __device__ __forceinline__ void load(const Vectors& vectors, const int64_t* star
     const auto threads = static_cast<int>(blockDim.x);
     if constexpr (!std::is_same_v<T, AnyInteger>) {
         constexpr int kPack = 16 / static_cast<int>(sizeof(T));
-        if (vectors.x_packed && length % kPack == 0) {
+        if (vectors.x_packed && length % kPack == 0 && begin % kPack == 0) {
             // Four loads under way before the first is used: 64 bytes a thread.
             constexpr int kTogether = 4;
             const int packs = length / kPack;
@@ -174,7 +152,7 @@ __device__ __forceinline__ void store(const Vectors& vectors, const int64_t* sta
     const auto thread = static_cast<int>(threadIdx.x);
     const auto threads = static_cast<int>(blockDim.x);
     auto* const data = static_cast<T*>(vectors.out);
-    if (vectors.out_packed && length % kPack == 0) {
+    if (vectors.out_packed && length % kPack == 0 && begin % kPack == 0) {
         const int packs = length / kPack;
         for (int at = thread; at < count * packs; at += threads) {
             const int vector = count == 1 ? 0 : at / packs;

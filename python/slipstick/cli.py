@@ -176,6 +176,7 @@ def info() -> str:
         "level active": get_isa(),
         "threads": str(get_num_threads()),
         "cuda": _cuda_state(),
+        **_attention_kernels(),
     }
     width = max(map(len, rows))
     lines = [f"slipstick {__version__}"]
@@ -201,6 +202,17 @@ def _device(kernels: Any, index: int) -> str:
     gigabytes = kernels.device_memory(index) / 2**30
     name = kernels.device_name(index)
     return f"{index}: {name} ({gigabytes:.0f} GiB, compute capability {major}.{minor})"
+
+
+def _attention_kernels() -> dict[str, str]:
+    """Return what attention runs on each CUDA device, which differs with its capability."""
+    kernels = cuda_kernels()
+    if kernels is None:
+        return {}
+    return {
+        f"attention on cuda:{index}": "; ".join(kernels.attention_kernels(index))
+        for index in range(kernels.device_count())
+    }
 
 
 def _cuda_state() -> str:

@@ -172,6 +172,7 @@ public:
     void run() {
         while (!block.order.empty()) resume(take_fiber());
         while (next() || recheck()) {
+            if (!polling_.empty() && random_.below(8) == 0) recheck_one();
             if (!hurried_) std::swap(ready_.back(), ready_[random_.below(ready_.size())]);
             const Waiting going = std::move(ready_.back());
             ready_.pop_back();
@@ -210,17 +211,18 @@ private:
     // Whether something holds that a thread waits for, which then is ready.
     bool recheck() {
         random_.shuffle(polling_);
-        for (size_t i = 0; i < polling_.size();) {
-            become(polling_[i].thread);
-            if (polling_[i].wait.holds()) {
-                ready_.push_back(std::move(polling_[i]));
-                if (i + 1 < polling_.size()) polling_[i] = std::move(polling_.back());
-                polling_.pop_back();
-            } else {
-                ++i;
-            }
-        }
+        for (size_t i = polling_.size(); i > 0; --i) go_on_if_it_holds(i - 1);
         return !ready_.empty();
+    }
+    // So that a thread may go on as soon as it can, before those that it no longer waits for.
+    void recheck_one() { go_on_if_it_holds(random_.below(polling_.size())); }
+
+    void go_on_if_it_holds(size_t i) {
+        become(polling_[i].thread);
+        if (!polling_[i].wait.holds()) return;
+        ready_.push_back(std::move(polling_[i]));
+        if (i + 1 < polling_.size()) polling_[i] = std::move(polling_.back());
+        polling_.pop_back();
     }
 
     // Nobody can go on.

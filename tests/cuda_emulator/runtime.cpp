@@ -20,7 +20,7 @@ struct Device {
     size_t shared_bytes_at_most;  // for a block that asks
     int multiprocessors;          // few, so that kernels' loops over the grid have work
 };
-constexpr Device kDeviceTable[kDevices] = {{9, 0, 227 * 1024, 3}, {8, 0, 163 * 1024, 2}};
+constexpr Device kDeviceTable[kDevices] = {{9, 0, 227 * 1024, 3}, {8, 6, 99 * 1024, 2}};
 constexpr size_t kSharedBytes = 48 * 1024;
 constexpr unsigned kThreadsAtMost = 1024;
 

@@ -161,6 +161,7 @@ void run_trial(const std::string& name, int device, intptr_t stream, intptr_t fr
     run("copies", &copies, operands);
     run("misaligned_row", &misaligned_row, operands);
     run("throws", &throws, operands);
+    run_hopper_trial(name, context, operands.from, operands.to);
 }
 
 }  // namespace cuda_emulator

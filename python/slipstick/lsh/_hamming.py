@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipstick import _cpu
 from slipstick._arrays import framework_of
 from slipstick.projection._arguments import integer
 
@@ -41,7 +40,7 @@ def hamming_distance(a: Any, b: Any) -> Any:
            [3, 2, 0]], dtype=int32)
     """
     framework = framework_of("hamming_distance", a)
-    return framework.finish(_cpu.hamming_distance(a, b, framework.empty))
+    return framework.finish(framework.kernels.hamming_distance(a, b, framework.empty))
 
 
 def hamming_topk(queries: Any, codes: Any, k: int) -> tuple[Any, Any]:
@@ -90,5 +89,5 @@ def hamming_topk(queries: Any, codes: Any, k: int) -> tuple[Any, Any]:
     # The kernel knows how many codes there are, and refuses a k beyond.
     k = integer("hamming_topk", "k", k, 1, 40)
     framework = framework_of("hamming_topk", queries)
-    distances, indices = _cpu.hamming_topk(queries, codes, k, framework.empty)
+    distances, indices = framework.kernels.hamming_topk(queries, codes, k, framework.empty)
     return framework.finish(distances), framework.finish(indices)

@@ -1,7 +1,8 @@
 """`slipstick selftest`: whether this installation computes what it should.
 
 Every family is compared with `slipstick.reference`, at every instruction-set level and on 1, 2 and
-7 threads; or, on a CUDA device, with the CPU, bit for bit.
+7 threads; or, on a CUDA device, Mitchell's with the CPU, bit for bit, and attention with the same
+reference as on the CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from slipstick.selftest._inputs import BFLOAT16
 __all__ = ["run"]
 
 _ON_CPU = [*_mitchell.CHECKS, *_attention.CHECKS, *_projection.CHECKS]
-_ON_CUDA = _mitchell_cuda.CHECKS
+_ON_CUDA = [*_mitchell_cuda.CHECKS, *_attention.CHECKS]
 _SHOWN = 3  # failures of a check that are printed
 
 

@@ -68,10 +68,9 @@ def _forward_bounds(arrays: tuple[Array, ...], options: Options, expected: Any) 
     u, error = _unit(dtype), weight + chain
     top = float(np.abs(arrays[2].astype(np.float64)).max())
     out_bound = np.broadcast_to(2 * top * error[..., np.newaxis], out.shape)
-    if dtype.itemsize == 2:  # stored, and subnormal; bfloat16 weights may be rounded to 2^-9
+    if dtype.itemsize == 2:  # stored, and subnormal; weights, at most 1, may be rounded to it
         place = last_place(dtype)
-        weights = top * 2.0**-9 if dtype.name == "bfloat16" else 0.0
-        out_bound = out_bound + place * np.abs(out) + weights + 2.0**-24
+        out_bound = out_bound + place * (np.abs(out) + top / 4) + 2.0**-24
     lse, entropy, largest = (np.where(np.isfinite(x), np.abs(x), 0.0) for x in stats)
     spread = weight / u + largest  # more than any |score - maximum| in the row
     lse_bound = error + 2 * u * lse
@@ -142,8 +141,10 @@ def _smallest_result(dtype: Dtype) -> float:
 # --- Cases ----------------------------------------------------------------------------------------
 
 
-def _with_statistics(query: Array, key: Array, value: Array, **options: Any) -> Any:
-    out, stats = slipstick.attention(query, key, value, return_stats=True, **options)
+def _with_statistics(
+    query: Array, key: Array, value: Array, mask: Array | None = None, **options: Any
+) -> Any:
+    out, stats = slipstick.attention(query, key, value, mask=mask, return_stats=True, **options)
     return out, *stats
 
 
@@ -174,9 +175,12 @@ def _forward() -> Iterator[Case]:
                 out, stats = reference.attention(*arrays, return_stats=True, **options)
                 assert isinstance(stats, reference.AttentionStats)
                 bounds = _forward_bounds(arrays, options, (out, stats))
-                call = partial(_with_statistics, **options)
+                rest = {name: value for name, value in options.items() if name != "mask"}
+                call = partial(_with_statistics, **rest)
+                # A mask is an operand: on a device it has to lie there.
+                operands = (*arrays, options["mask"]) if "mask" in options else arrays
                 title = f"{dtype}, {heads} heads on {kv_heads}, {name}"
-                yield Case(title, call, arrays, (out, *stats), bounds, portable=False)
+                yield Case(title, call, operands, (out, *stats), bounds, portable=False)
 
 
 def _few_rows() -> Iterator[Case]:
@@ -257,6 +261,40 @@ def _varlen() -> Iterator[Case]:
             yield Case(title, call, arrays, whole, bound, portable=False)
 
 
+def _halves(query: Array, key: Array, value: Array) -> tuple[Array, ...]:
+    keys = key.shape[-2]
+    parts = [
+        slipstick.attention(query, key[:, :, at], value[:, :, at], n_keys=keys, return_stats=True)
+        for at in (slice(keys // 2), slice(keys // 2, keys))
+    ]
+    out, stats = slipstick.merge_attention(parts)
+    return out, *stats
+
+
+def _merged() -> Iterator[Case]:
+    """Bound what merging two halves of the keys adds to their own errors.
+
+    An error e of their lse moves their weights by 2 e and the entropy by 2 e (H + ln 2 + 1); their
+    out has been rounded before, and four more roundings follow.
+    """
+    for dtype in FLOATS:
+        for heads, queries in ((2, 37), (4, 1)):
+            arrays = _inputs(dtype, heads, 2, queries, 149)
+            out, stats = reference.attention(*arrays, return_stats=True)
+            own, lse, entropy, largest = _forward_bounds(arrays, {}, (out, stats))
+            top = float(np.abs(arrays[2].astype(np.float64)).max())
+            place = last_place(dtype) if dtype.itemsize == 2 else 0.0
+            rounding = (place + 4 * _unit(dtype)) * top
+            bounds = (
+                own + 2 * lse[..., np.newaxis] * top + rounding,
+                2 * lse,
+                2 * lse * (np.asarray(stats.entropy) + 2) + 2 * entropy,
+                largest,
+            )
+            title = f"{dtype}, {queries} queries"
+            yield Case(title, _halves, arrays, (out, *stats), bounds, portable=False)
+
+
 def _softmax() -> Iterator[Case]:
     for dtype in FLOATS:
         for rows, n in ((5, 1), (7, 64), (6, 501), (300, 200)):
@@ -277,5 +315,6 @@ CHECKS = [
     Check("attention", "attention of single queries", _few_rows),
     Check("attention", "attention_backward", _backward),
     Check("attention", "attention_varlen", _varlen),
+    Check("attention", "merge_attention", _merged),
     Check("attention", "softmax", _softmax),
 ]

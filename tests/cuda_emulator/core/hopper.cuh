@@ -73,6 +73,8 @@ void take_registers(SLIPSTICK_SITE) {
     cuda_emulator::set_registers(count, true, file, line);
 }
 
+template <class Registers>
+void hold(Registers&) {}
 template <class... Registers>
 void begin_products(Registers&... registers) {
     (cuda_emulator::begin_products(&registers, sizeof(registers)), ...);
