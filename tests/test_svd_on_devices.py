@@ -56,6 +56,15 @@ def test_other_dtypes_and_strides(place):
         np.testing.assert_allclose(singular.cpu().numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "power"), [("float32", 110), ("float64", -900)])
+def test_numbers_whose_squares_leave_the_range(place, dtype, power):
+    x = decaying(90, 30, dtype)
+    tensor = torch.from_numpy(np.ldexp(x, power)).to(place)
+    singular = _svd.factorise_on_device(tensor, 3, 10, "auto", False, 0)[1]
+    expected = projection.randomized_svd(x, 3)[1]
+    np.testing.assert_allclose(np.ldexp(singular.cpu().numpy(), -power), expected, rtol=1e-5)
+
+
 def test_columns_that_depend_on_others(place):
     """The Gram matrix is singular: reflections on the host, and back."""
     x = torch.outer(torch.arange(50.0), torch.ones(20)).to(place)

@@ -122,6 +122,11 @@ class Block:
     def astype(self, dtype: Any, copy: bool = False) -> Block:
         return self._of(self._framework.cast(self.array, np.dtype(dtype)))
 
+    def ldexp(self, exponent: int) -> Block:
+        """Return the block times 2**exponent, in two steps that are numbers of every dtype."""
+        half = exponent // 2
+        return self * 2.0**half * 2.0 ** (exponent - half)
+
     def max(self, axis: int) -> Array:
         return self._framework.download(self._framework.extreme(self.array, "max"))
 

@@ -71,9 +71,10 @@ def randomized_svd(
     float64 Gram matrix, or by Householder reflections where that fails. One seed names one sketch
     everywhere, and products with a dense `x` have the same bits for every thread count; small
     factors go through NumPy's linear algebra, so results have the same bits for one version of
-    NumPy with one number of threads, and agree to rounding elsewhere. A matrix of torch or cupy on a
-    CUDA device is multiplied there by its framework, with the same sketch; blocks stay on the device,
-    and the call waits for the small factors, which NumPy factorises.
+    NumPy with one number of threads, and agree to rounding elsewhere.
+
+    A matrix of torch or cupy on a CUDA device is multiplied there by its framework, with the same
+    sketch; tall blocks stay on the device, and NumPy factorises the small ones.
 
     Sources: N. Halko, P. Martinsson, J. Tropp, "Finding structure with randomness", 2011; C. Musco,
     C. Musco, "Randomized block Krylov methods for stronger and faster approximate singular value
