@@ -83,14 +83,13 @@ def project(
 
     Notes
     -----
-    A result depends on neither threads, instruction set, CUDA device nor batch, to the last bit
-    (but for ``mode="fast"`` on such a device, which takes all kinds but "sjlt" and "countsketch"):
-    within each block of 256 features (by global index) a sum is one chain of fused multiply-adds, of
-    "rademacher" the chain of the sums of four features each, and the blocks are added in order. For
-    "srht" the butterflies of a block of 4096 features run at strides
-    1, 2, 4, ..., and the blocks are added in order. Sources: D. Achlioptas, "Database-friendly
-    random projections", 2003, for random signs; O. Balabanov et al., arXiv 2210.11295, 2023, for
-    "srht".
+    A result depends on neither threads, instruction set nor batch, to the last bit; CUDA devices,
+    which take dense arrays, give the same bits in mode "exact". Within each block of 256 features
+    (by global index) a sum is one chain of fused multiply-adds, of "rademacher" the chain of the
+    sums of four features each, and the blocks are added in order. For "srht" the butterflies of a
+    block of 4096 features run at strides 1, 2, 4, ..., and the blocks are added in order. Sources:
+    D. Achlioptas, "Database-friendly random projections", 2003, for random signs; O. Balabanov et
+    al., arXiv 2210.11295, 2023, for "srht".
 
     Examples
     --------
