@@ -120,6 +120,7 @@ def test_refusals(device, make_csr):
             project(parts._replace(indptr=parts.indptr[:2]), 4)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")  # torch calls them beta
 def test_csr_of_torch_on_the_cpu():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     x = random_csr(4, 60, 0.3, np.float32)
