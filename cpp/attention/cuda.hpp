@@ -25,7 +25,8 @@ using slipstick::attention::Scale;
 using slipstick::attention::Stats;
 
 inline constexpr int64_t kMostColumns = 256;  // of a head
-inline constexpr int64_t kMostRows = (int64_t{1} << 31) - 1;
+// Of a key head, or keys: kernels count them in 32 bits, with room for a tile behind the last.
+inline constexpr int64_t kMostRows = (int64_t{1} << 31) - 1024;
 
 // The kernels that a device of a compute capability gets, a line each, for people.
 std::vector<std::string> kernels(int major, int minor);
