@@ -23,10 +23,11 @@
 //   columns   owned         streamed   warps   shared memory, two stages or one
 //     64      128           64         4       69 or 53 KiB
 //    128      128           64         8       133 or 99 KiB
-//    256       64           32         4       130 or 98 KiB
+//    256       64           32         4       131 or 99 KiB
 //
-// Registers (ptxas, sm_80 and sm_90): 234 to 255. The kernels of dK and dV spill 28 to 132 bytes,
-// numbers of the loop over tiles, which a tile of 256 products a warp reads once or twice.
+// Registers (ptxas of CUDA 13.0, sm_80 and sm_90): 233 to 255, and no spills but in the kernels of
+// dK and dV together: 28 to 132 bytes, mostly places of the loop over tiles, read a few times a
+// tile of 256 products a warp (sm_100: 96 to 204).
 #pragma once
 
 #include "attention/backward_products.cuh"
