@@ -1,20 +1,33 @@
 // Gradients of float16 and bfloat16 attention on tensor cores, in float32 sums.
 //
-// Two kernels of one build. A block owns a tile of keys, and the rows that see it stream past (dK,
-// dV); or it owns a tile of rows, and the keys stream past (dQ). Either recomputes, with A and B of
-// what it owns and X and Y of what streams past,
+// Two kernels of one build. A block owns a tile of keys, and the rows that see it stream past, one
+// head of the group after another (dK, dV); or it owns a tile of rows, and the keys stream past
+// (dQ). Either recomputes, with A and B of what it owns and X and Y of what streams past,
 //
 //   scores = A X^T (q k)    grads = B Y^T (dO v)    p = e^(s - lse)    dR = p (grads - ...) slope
 //   first += dR X           second += p Y (dV alone)
 //
 // A warp has whole rows of what the block owns, so that its accumulators of scores and grads are,
 // rounded to 16 bits, the left operands of its next products as they stand: nothing is exchanged,
-// and a block meets once a tile. That makes 7 products where 5 would do, since scores and grads are
-// computed twice. One kernel with 5 has to add its part of dQ to float32 sums in global memory in
-// the order of the keys: blocks then wait for each other, and each pair of tiles pays for a look at
-// a counter, a read, a write and a fence one after another, of about 1.3 us together, where the
-// products of 128 keys by 64 rows take 2 to 4 us; and dR goes through shared memory. Two kernels
-// need no workspace at all, and no block waits.
+// and a block meets once a tile. lambda multiplies dR before it is rounded for dK, and Qt in
+// float32 for dQ.
+//
+// That makes 7 products where 5 would do, since scores and grads are computed twice (8 where heads
+// are wider than 128: registers hold one of dK and dV). One kernel with 5 has to add its part of dQ
+// to float32 sums in global memory in the order of the keys. Blocks that draw their numbers from a
+// counter could wait for lower ones without a deadlock, but each pair of tiles would pay for a look
+// at a flag, a read, a write and a fence one after another, estimated at 1.3 us, where its products
+// take 2 to 4; and dR would go through shared memory. Two kernels need no sums in global memory,
+// and no block waits.
+//
+//   columns   owned         streamed   warps   shared memory, two stages or one
+//     64      128           64         4       69 or 53 KiB
+//    128      128           64         8       133 or 99 KiB
+//    256       64           32         4       131 or 99 KiB
+//
+// Registers (ptxas of CUDA 13.0, sm_80 and sm_90): 233 to 255, and no spills but in the kernels of
+// dK and dV together: 28 to 132 bytes, mostly places of the loop over tiles, read a few times a
+// tile of 256 products a warp (sm_100: 96 to 204).
 #pragma once
 
 #include "attention/backward_products.cuh"
@@ -107,10 +120,13 @@ public:
                 if (streams_nonfinite(buffer)) poisoned = 1;
                 __syncthreads();
             }
-            if (hides || full) {
-                add_tile<true>(buffer, place.start, hides && poisoned != 0);
+            // Two whole runs of products a kernel, as compilation and registers allow: where all
+            // tiles may hide, one is for those that are clean, else partial tiles are cleaned
+            // anyway.
+            if (full ? hides && poisoned != 0 : hides) {
+                add_tile<true, true>(buffer, place.start);
             } else {
-                add_tile<false>(buffer, place.start, false);
+                add_tile<full, false>(buffer, place.start);
             }
             if (doubled) {
                 buffer ^= 1;
@@ -165,19 +181,18 @@ private:
     }
 
     // One tile that streams past.
-    template <bool hides>
-    __device__ __forceinline__ void add_tile(int buffer, int start, bool poisoned) {
+    template <bool hides, bool clears>
+    __device__ __forceinline__ void add_tile(int buffer, int start) {
 #pragma unroll 1
         for (int across = 0; across < kStreamed; across += Shape::kAcross) {
             float scores[kTall][kColumns][4];
             float grads[kTall][kColumns][4];
-
             multiply_rows<kWidth>(scores, own_[0], warp_row_, streamed(buffer, 0), across);
             if constexpr (kFirst)
                 multiply_rows<kWidth>(grads, own_[1], warp_row_, streamed(buffer, 1), across);
             differentiate_all<hides>(scores, grads, buffer, start, across);
-            if constexpr (kSecond) add(second_, scores, streamed(buffer, 1), across, poisoned);
-            if constexpr (kFirst) add(first_, grads, streamed(buffer, 0), across, poisoned);
+            if constexpr (kSecond) add<clears>(second_, scores, streamed(buffer, 1), across);
+            if constexpr (kFirst) add<clears>(first_, grads, streamed(buffer, 0), across);
         }
     }
 
@@ -242,15 +257,16 @@ private:
     }
 
     // sums += weights times the rows of a tile, the weights rounded.
+    template <bool clears>
     __device__ __forceinline__ void add(float (&sums)[kTall][kWidth / 8][4],
                                         const float (&weights)[kTall][kColumns][4], const T* tile,
-                                        int across, bool clears) {
+                                        int across) {
 #pragma unroll
         for (int n = 0; n < kColumns; n += 2) {
             uint32_t left[kTall][4];
 #pragma unroll
             for (int i = 0; i < kTall; ++i) pack_a<T>(left[i], weights[i][n], weights[i][n + 1]);
-            add_rows<kWidth>(sums, left, tile, across + 8 * n, clears);
+            add_rows<kWidth, clears>(sums, left, tile, across + 8 * n);
         }
     }
 

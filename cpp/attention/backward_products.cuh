@@ -57,15 +57,15 @@ __device__ __forceinline__ void multiply_rows(float (&sums)[kTall][kAcross][4], 
 
 // sums += weights rows, where `weights` are 16 kTall x 16, as fragments, and rows are those from
 // `row` on of a tile; with `clears` infinities and NaNs of the tile count as 0.
-template <int kColumns, int kTall, class T>
+template <int kColumns, bool clears, int kTall, class T>
 __device__ __forceinline__ void add_rows(float (&sums)[kTall][kColumns / 8][4],
                                          const uint32_t (&weights)[kTall][4], const T* tile,
-                                         int row, bool clears) {
+                                         int row) {
 #pragma unroll
     for (int n = 0; n < kColumns / 8; n += 2) {
         uint32_t b[4];
         load_b<kColumns>(b, tile, row, n);
-        if (clears) {
+        if constexpr (clears) {
             for (uint32_t& word : b) clear_nonfinite_halves<T>(word);
         }
 #pragma unroll
