@@ -11,6 +11,8 @@ import pytest
 import slipstick
 from attention_on_device import attend, moved
 from attention_oracle import BF16, DTYPES, Rows, bits, bool_mask, compare, float_mask, inputs
+from slipstick import AttentionStats
+from slipstick._arrays import framework_of
 from slipstick.scales import SSMax
 from test_attention_arguments import REFUSALS, K, Q, V
 
@@ -93,7 +95,8 @@ LAYOUTS = {
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_strided_input_is_read_in_place(device, dtype, layout):
     """As from the same numbers side by side."""
-    numbers, options = inputs(1, 20, 20, 24, 24, 32, 32, dtype), {"causal": True}
+    heads, tokens = (24, 3) if "heads" in layout else (3, 24)
+    numbers, options = inputs(1, heads, heads, tokens, tokens, 32, 32, dtype), {"causal": True}
     for index in range(device.count):
         query, key, value = (LAYOUTS[layout](device.array(x, index)) for x in numbers)
         for rows in (2, 24):
@@ -166,6 +169,38 @@ def test_numbers_of_keys_there_or_on_the_host(device):
     ):
         rows = compare(attend(device, arrays, options), *arrays, options)
         assert_same_rows(attend(device, arrays, options, integers=True), rows)
+
+
+@pytest.mark.parametrize("scale", [SSMax(0.3, b=0.1), SSMax([0.3, -0.2, 0.0, 0.5])], ids=repr)
+def test_numbers_of_a_law_there_or_on_the_host(device, scale):
+    """Those of a scale that torch learns lie there, and are not looked at."""
+    for queries in (2, 40):
+        arrays = inputs(2, 4, 2, queries, 70, 16, 16, FLOAT32)
+        want = attend(device, arrays, {"causal": True, "scale": scale})
+        query, *rest = (device.array(x) for x in arrays)
+        framework = framework_of("attention", query)
+        law, numbers = scale._lower(16)
+        options = (True, -1, -1, None, None, 0.0, None)  # causal, then nothing
+
+        def run(numbers, *more):
+            there = query, *rest, law, device.array(numbers), *options  # noqa: B023
+            return framework.kernels.attention(*there, *more, framework.empty)  # noqa: B023
+
+        results = run(numbers, True, None)
+        assert_same_rows(Rows(*map(device.numpy, results)), want)
+        grads = framework.kernels.attention_backward(
+            *(results[0], query, *rest, *results[:3], None, None, law, device.array(numbers)),
+            *(*options, True, framework.empty, framework.empty),
+        )
+        stats = AttentionStats(*results[1:])
+        host = slipstick.attention_backward(
+            results[0], query, *rest, results[0], stats, causal=True, scale=scale
+        )
+        for a, b in zip(grads[:3], host[:3], strict=True):
+            np.testing.assert_array_equal(bits(device.numpy(a)), bits(device.numpy(b)))
+        assert device.numpy(grads[3]).shape == (4, 2)
+        bad = run(np.full_like(numbers, np.nan), False, None)
+        assert np.isnan(device.numpy(bad[0])).all()
 
 
 @pytest.mark.parametrize("queries", [2, 40], ids=["few rows", "rows"])

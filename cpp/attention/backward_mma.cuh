@@ -43,10 +43,10 @@ class BackwardBlock : BackwardTiles<T, Shape, gradient != Gradient::kQuery, full
     using Tiles::length_;
     using Tiles::load_owned;
     using Tiles::load_streamed;
-    using Tiles::mask_rows_;
     using Tiles::number_;
     using Tiles::numbers_;
-    using Tiles::options_;
+    using Tiles::options_at;
+
     using Tiles::own_;
     using Tiles::owned_;
     using Tiles::problem_;
@@ -196,7 +196,7 @@ private:
         const auto streamed_row = [&](int n, int k) {
             return across + 8 * n + lane % 4 * 2 + k % 2;
         };
-        const auto visit = [&](int i, int n, int k, int place, const RowNumbers& numbers,
+        const auto visit = [&](int i, int n, int k, const RowNumbers& numbers,
                                const RowOptions& options) {
             float bias = 0.0f;
             bool sees = true;
@@ -206,7 +206,7 @@ private:
                 const int place_in = kOwnsKeys ? owned_row(i, k) : streamed_row(n, k);
                 sees = place_in >= options.first - base && place_in < options.last - base;
                 if (full && sees && problem_.has_mask()) {
-                    bias = bias_of_key(mask_rows_[place], base + place_in);
+                    bias = bias_of_key(options.mask, base + place_in);
                     sees = bias != -std::numeric_limits<float>::infinity();
                 }
             }
@@ -225,15 +225,15 @@ private:
                 const int place =
                     set + (kOwnsKeys ? streamed_row(outer, side) : owned_row(outer, 2 * side));
                 const RowNumbers numbers = numbers_[place];
-                const RowOptions options = kWantsOptions ? options_[place] : RowOptions{};
+                const RowOptions options = kWantsOptions ? options_at(place) : RowOptions{};
 #pragma unroll
                 for (int inner = 0; inner < (kOwnsKeys ? kTall : kColumns); ++inner) {
 #pragma unroll
                     for (int k = 0; k < 2; ++k) {
                         if constexpr (kOwnsKeys) {
-                            visit(inner, outer, 2 * k + side, place, numbers, options);
+                            visit(inner, outer, 2 * k + side, numbers, options);
                         } else {
-                            visit(outer, inner, 2 * side + k, place, numbers, options);
+                            visit(outer, inner, 2 * side + k, numbers, options);
                         }
                     }
                 }
@@ -294,7 +294,7 @@ private:
     __device__ __forceinline__ void store_queries() {
         const int lane = thread() % kWarp;
         const auto factor_of_row = [&](int row) {
-            return has_gradient(row) ? numbers_[row].grad_factor : 0.0f;
+            return has_gradient(row) ? arguments_.rows.factor[row_number(owned_ + row)] : 0.0f;
         };
         sync_warp();
 #pragma unroll
@@ -314,7 +314,7 @@ private:
             [&](int r) { return r < count ? row_in(target, owned_ + r) : nullptr; });
     }
     __device__ __forceinline__ bool has_gradient(int row) const {
-        return numbers_[row].lse != std::numeric_limits<float>::infinity();
+        return row < rows_ - owned_ && numbers_[row].lse != std::numeric_limits<float>::infinity();
     }
 
     // <q, Qt> of each row.

@@ -20,6 +20,9 @@ struct BackwardShape {
     static constexpr int kOwned = 16 * tall * warps;
     static constexpr int kStreamed = streamed;
     static constexpr int kAcross = across;
+    // Whether there is room for what is known of owned rows: one stage of 128 columns, with the
+    // rows' numbers, just fits the 99 KiB of a block on 8.6, 8.9 and 12.0.
+    static constexpr bool kHoldsOptions = width != 128;
 };
 using NarrowShape = BackwardShape<64, 4, 2, 64, 32>;
 using MiddleShape = BackwardShape<128, 8, 1, 64, 64>;
@@ -30,10 +33,11 @@ struct alignas(16) RowNumbers {
     float factor;       // lambda; times log2 e where nothing else becomes of a score
     float lse;          // likewise
     float constant;     // D - dL + dH H
-    float grad_factor;  // lambda; where keys are owned, times BackwardArguments::key_unit
+    float grad_factor;  // lambda times BackwardArguments::key_unit
 };
-struct alignas(16) RowOptions {
-    int first;  // first <= key < last is seen
+struct alignas(8) RowOptions {
+    int64_t mask;  // where the row's begins
+    int first;     // first <= key < last is seen
     int last;
     float grad_entropy;
 };
@@ -60,13 +64,14 @@ struct BackwardArguments {
 };
 
 // Shared memory: two tiles of what is owned, then for each stage two tiles of what streams past;
-// then the numbers of the rows, owned or for each stage.
+// then what is known of rows, of each stage's or of the owned.
 template <class Shape>
 size_t backward_shared_bytes(int stages, bool owns_keys) {
     const int lines = 2 * Shape::kOwned + 2 * stages * Shape::kStreamed;
     const int rows = owns_keys ? stages * Shape::kStreamed : Shape::kOwned;
-    constexpr size_t kNumbers = sizeof(RowNumbers) + sizeof(RowOptions) + sizeof(int64_t);
-    return static_cast<size_t>(lines) * Shape::kWidth * 2 + static_cast<size_t>(rows) * kNumbers;
+    const size_t options = owns_keys || Shape::kHoldsOptions ? sizeof(RowOptions) : 0;
+    return static_cast<size_t>(lines) * Shape::kWidth * 2 +
+           static_cast<size_t>(rows) * (sizeof(RowNumbers) + options);
 }
 
 inline constexpr float kLog2E = 1.4426950408889634f;

@@ -18,6 +18,7 @@ protected:
     static constexpr int kOwned = Shape::kOwned;
     static constexpr int kStreamed = Shape::kStreamed;
     static constexpr int kRows = kOwnsKeys ? kStreamed : kOwned;  // of a set of numbers
+    static constexpr bool kHoldsOptions = kOwnsKeys || Shape::kHoldsOptions;
 
     __device__ __forceinline__ explicit BackwardTiles(const BackwardArguments& arguments)
         : arguments_(arguments), problem_(arguments.problem) {
@@ -41,7 +42,6 @@ protected:
         numbers_ =
             reinterpret_cast<RowNumbers*>(streamed_at_ + 2 * arguments.stages * kStreamed * kWidth);
         options_ = reinterpret_cast<RowOptions*>(numbers_ + sets * kRows);
-        mask_rows_ = reinterpret_cast<int64_t*>(options_ + sets * kRows);
     }
 
     __device__ __forceinline__ static int thread() { return static_cast<int>(threadIdx.x); }
@@ -134,15 +134,32 @@ protected:
         const int place = buffer * kRows + thread();
         const float log2_e = full ? 1.0f : kLog2E;
         numbers_[place] = {fetched.factor * log2_e, fetched.lse * log2_e, fetched.constant,
-                           kOwnsKeys ? fetched.factor * arguments_.key_unit : fetched.factor};
-        RowOptions options{0, 0, fetched.grad_entropy};
+                           fetched.factor * arguments_.key_unit};
+        if constexpr (kHoldsOptions) options_[place] = options_of_row(row, there, fetched);
+    }
+    __device__ __forceinline__ RowOptions options_of_row(int row, bool there,
+                                                         const Fetched& fetched) const {
+        RowOptions options{0, 0, 0, fetched.grad_entropy};
         if (there) {
             const KeyRange seen = range_of_row(row, fetched.lse);
             options.first = static_cast<int>(seen.first);
             options.last = static_cast<int>(seen.last);
-            if (full) mask_rows_[place] = mask_row(row);
+            if (full) options.mask = mask_row(row);
         }
-        options_[place] = options;
+        return options;
+    }
+    // Of a place in the numbers; found anew where there is no room for them.
+    __device__ __forceinline__ RowOptions options_at(int place) const {
+        if constexpr (kHoldsOptions) {
+            return options_[place];
+        } else {
+            const bool there = place < rows_ - owned_;
+            Fetched fetched{};
+            fetched.lse = numbers_[place].lse;
+            if (full && there && arguments_.rows.grad_entropy != nullptr)
+                fetched.grad_entropy = arguments_.rows.grad_entropy[row_number(owned_ + place)];
+            return options_of_row(owned_ + place, there, fetched);
+        }
     }
     __device__ __forceinline__ Fetched fetch_streamed(const Place& place) const {
         return fetch(streamed_row_number(place), is_streamed_row(place));
@@ -182,7 +199,7 @@ protected:
         int all_last = std::numeric_limits<int>::max();
         const int count = std::min(rows_ - owned_, int{kOwned});
         for (int row = static_cast<int>(threadIdx.x) % kWarp; row < count; row += kWarp) {
-            const RowOptions options = options_[row];
+            const RowOptions options = options_at(row);
             if (options.last > 0) {
                 some_first = std::min(some_first, options.first);
                 some_last = std::max(some_last, options.last);
@@ -244,7 +261,6 @@ protected:
     T* streamed_at_;
     RowNumbers* numbers_;
     RowOptions* options_;
-    int64_t* mask_rows_;
 };
 
 }  // namespace slipstick::cuda::attention

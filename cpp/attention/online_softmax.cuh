@@ -2,9 +2,9 @@
 // a lane holds, of 16 rows, elements of row lane / 4 and of row lane / 4 + 8, and the four lanes of
 // a row share it.
 //
-// Exponents are those of 2: with c = |lambda| log2 e a weight is 2^(c (r - m)), exactly 1 for the
-// largest score, however large it is: one multiply-add, c r - c m, would leave half of a last place
-// of c m in the exponent. The sign of lambda is in the scores.
+// Exponents are those of 2: with c = |lambda| log2 e a weight is 2^(c (r - m)). The sign of lambda
+// is in the query. c r - c m would be one instruction instead of two, but off by half a step of
+// c m: the largest weight would not be 1, and with scores near 2^31 it would overflow.
 #pragma once
 
 #include <cmath>

@@ -145,6 +145,7 @@ class SSMaxScale(LearnableScale):
     ------
     TypeError, ValueError
         For arguments that do not fit; when it is used, for parameters that are no longer finite.
+        Those on a CUDA device are not looked at, and give rows of NaN.
 
     Notes
     -----
