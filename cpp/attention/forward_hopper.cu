@@ -264,6 +264,9 @@ __global__ void __launch_bounds__(Shape<dim>::kThreads, 1)
     if (work.none) return;
     const Tiles tiles = tiles_of_block<Shape::kRows>(problem, work);
     if (threadIdx.x == 0) {
+        prefetch_map(maps.query);
+        prefetch_map(maps.key);
+        prefetch_map(maps.value);
         typename Shape::Storage& storage = Shape::storage();
         constexpr int kWarps = 4 * Shape::kConsumers;
         storage.work = work;

@@ -13,6 +13,7 @@ __device__ __forceinline__ KeyRange range_of_queries(const Problem& problem,
                                                      const Sequence& sequence, int64_t first,
                                                      int64_t last) {
     using slipstick::attention::kOpen;
+    if (!sequence.valid) return {0, sequence.keys};  // as range_of has it
     const Window& window = problem.window;
     const int64_t offset = sequence.keys - sequence.queries;
     KeyRange seen{0, sequence.length};
