@@ -6,15 +6,15 @@
 // small for bfloat16: rows whose numbers all lie below 2^-100 are multiplied by 2^100, in a second
 // pass of the tile, which other data never needs.
 //
-// Tensor cores round sums towards zero, so no chain of theirs is longer than 256 features; the
-// chains are added in float32.
+// Tensor cores round sums towards zero, and errors of one direction add up: a sum of theirs has 16
+// features, the small parts first, and those sums are added in float32, rounded to nearest.
 //
 // Work of a warp for 16 features of 32 rows and 64 columns of float32: 48 products m16n8k16, 192
 // clocks of its quarter of an H100 at the 2048 multiplications a clock and multiprocessor that the
-// tensor cores' peak is, and 76 other instructions: 40 make the signs from the bits, 6 load x. An
-// element is split once for all columns of the tile, in about 8 instructions. With 64 columns the
-// floor is reading x: 0.27 clocks an element at 3.35 TB/s, where the products take 0.094 at the
-// peak.
+// tensor cores' peak is, and 140 other instructions: 64 add the sums, 40 make the signs from the
+// bits, 6 load x. An element is split once for all columns of the tile, in about 8 instructions.
+// With 64 columns the floor is reading x: 0.27 clocks an element at 3.35 TB/s, where the products
+// take 0.094 at the peak.
 #include <algorithm>
 
 #include "core/launch.cuh"
@@ -32,7 +32,7 @@ using slipstick::projection::words_of;
 constexpr int kThreads = 256;
 constexpr int kRows = 128;
 constexpr int kStep = 32;          // features
-constexpr int kChain = 256;        // features, one Philox block a thread
+constexpr int kChain = 256;        // features whose signs are made at once, a block a thread
 constexpr int kPitch = kStep + 8;  // 80 bytes: 8 rows lie in different banks
 constexpr int kPart = kRows * kPitch;
 constexpr int kElements = kRows * kStep / kThreads;  // of x that a thread brings
@@ -159,7 +159,7 @@ __device__ __forceinline__ void two_signs(uint32_t both, int shift, uint32_t& fi
     second = (shifted & 0x80008000u) | kOnes<Element>;
 }
 
-// Adds 16 features from `depth` of the chain and `at` of the step on.
+// Adds 16 features from `depth` of those with signs and `at` of the step on.
 template <class T, int columns>
 __device__ __forceinline__ void add_sixteen(const Memory<T, columns>& memory, int depth, int at,
                                             float (&sums)[2][columns / 16][4]) {
@@ -198,12 +198,14 @@ __device__ __forceinline__ void add_sixteen(const Memory<T, columns>& memory, in
 #pragma unroll
             for (int tile = 0; tile < 2; ++tile) {
 #pragma unroll
-                for (int part = 0; part < parts; ++part) {
+                for (int m = 0; m < 2; ++m) {
+                    float of_sixteen[4] = {};
 #pragma unroll
-                    for (int m = 0; m < 2; ++m) {
-                        multiply_add<Element>(sums[m][4 * word + 2 * half + tile], x[m][part],
-                                              b[tile][0], b[tile][1]);
-                    }
+                    for (int part = parts - 1; part >= 0; --part)
+                        multiply_add<Element>(of_sixteen, x[m][part], b[tile][0], b[tile][1]);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i)
+                        sums[m][4 * word + 2 * half + tile][i] += of_sixteen[i];
                 }
             }
         }
@@ -212,24 +214,12 @@ __device__ __forceinline__ void add_sixteen(const Memory<T, columns>& memory, in
 
 // --- A tile ---
 
-template <class T, int columns>
-__device__ __forceinline__ void add_chain(Memory<T, columns>& memory, bool is_first,
-                                          float (&sums)[2][columns / 16][4]) {
-    constexpr int tiles = columns / 16;
-#pragma unroll
-    for (int n = 0; n < 2 * tiles * 4; ++n) {
-        float& sum = sums[n / (4 * tiles)][n / 4 % tiles][n % 4];
-        float& total = memory.totals[n][threadIdx.x];
-        total = is_first ? sum : total + sum;
-        sum = 0;
-    }
-}
-
 // Returns the largest |x| of what the thread brought.
 template <class T, int columns>
 __device__ __forceinline__ uint32_t sum_tile(const SignProblem& p, Memory<T, columns>& memory,
                                              int64_t first_row, int64_t first_column,
                                              float factor) {
+    constexpr int tiles = columns / 16;
     const auto thread = static_cast<int>(threadIdx.x);
     const int in_row = thread % 2 * kElements;
     const int64_t row = first_row + thread / 2;
@@ -259,9 +249,10 @@ __device__ __forceinline__ uint32_t sum_tile(const SignProblem& p, Memory<T, col
             held.load(p, offset, row_exists, feature + kStep + in_row);
 #pragma unroll
         for (int at = 0; at < kStep; at += 16) add_sixteen<T>(memory, depth + at, at, sums);
-        if (depth + kStep == kChain || feature + kStep >= p.features)
-            add_chain(memory, feature < kChain, sums);
     }
+#pragma unroll
+    for (int n = 0; n < 2 * tiles * 4; ++n)
+        memory.totals[n][threadIdx.x] = sums[n / (4 * tiles)][n / 4 % tiles][n % 4];
     return largest;
 }
 
