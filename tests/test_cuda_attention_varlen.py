@@ -43,12 +43,11 @@ def test_options(device, name, dtype):
     compare(attend_packed(device, arrays, OPTIONS[name]), arrays, OPTIONS[name], 4)
 
 
-@pytest.mark.parametrize("integers", [False, True], ids=["host", "device"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ["causal", "window, causal", "softcap", "SSMax a head"])
-def test_bits_are_those_of_a_loop(device, name, dtype, integers):
+@pytest.mark.parametrize("name", ["causal", "SSMax a head"])
+def test_bits_are_those_of_a_loop(device, name, dtype):
     arrays, options = packed(LENGTHS, 4, 2, 16, 16, dtype), OPTIONS[name]
-    rows = attend_packed(device, arrays, options, integers=integers)
+    rows = attend_packed(device, arrays, options, integers=name == "causal")
     for at, alone, own in sequences(arrays, options, 4):
         one = attend(device, [np.ascontiguousarray(x) for x in alone], own)
         np.testing.assert_array_equal(bits(rows.out[at].swapaxes(0, 1)), bits(one.out))
