@@ -26,6 +26,7 @@ set(public_headers
   mitchell/parameters.hpp
   mitchell/results.hpp
   projection/csr.hpp
+  projection/csr_matrix.hpp
   projection/hadamard.hpp
   projection/hamming.hpp
   projection/law.hpp

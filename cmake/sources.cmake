@@ -111,6 +111,8 @@ set(cuda_sources
   cpp/mitchell/tile_sums.cu
   cpp/projection/block.cu
   cpp/projection/codes.cu
+  cpp/projection/csr.cu
+  cpp/projection/csr_srht.cu
   cpp/projection/hamming.cu
   cpp/projection/hamming_topk.cu
   cpp/projection/hashed.cu

@@ -1,9 +1,9 @@
-// Backward of every dtype and option on the multiprocessors' own multiply-adds: one kernel, which
-// runs for dQ, dK and dV. A block owns a tile of rows (dQ) or of keys (dK, dV), and goes over the
-// keys that they see or the rows that see them: from scores <q, k> and, but for dV, <dO, v> come
-// weights, and from these its gradient as a weighted sum of keys, rows or rows of dO. No sum is
-// shared, so none depends on who comes first. Products for all three: 8 where one kernel with two
-// sums would take 7, which 256 columns would not leave the registers for.
+// Backward of float32 and float64, every option, on the multiprocessors' own multiply-adds: a
+// kernel each for dQ, dK and dV. A block owns a tile of rows (dQ) or of keys (dK, dV), and goes
+// over the keys that they see or the rows that see them: from scores <q, k> and, but for dV, <dO,
+// v> come weights, and from these its gradient as a weighted sum of keys, rows or rows of dO. No
+// sum is shared, so none depends on who comes first. Of products there are 8, where 7 would do if
+// one kernel had the sums of dK and dV; at 128 columns their registers are those of one.
 #include "attention/device_kernels.cuh"
 #include "attention/simt.cuh"
 #include "core/launch.cuh"
@@ -107,9 +107,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         begin = static_cast<int>(shared.some_first) / T::kKeys * T::kKeys;
         end = static_cast<int>(shared.some_last);
     } else {
-        const slipstick::attention::QueryRange seeing =
-            slipstick::attention::query_range(forward.window, sequence.queries, sequence.keys,
-                                              sequence.length, {owned, owned + T::kRows});
+        const QueryRange seeing = queries_of(forward, sequence, {owned, owned + T::kRows});
         begin = static_cast<int>(seeing.first * forward.group) / T::kKeys * T::kKeys;
         end = static_cast<int>(seeing.last * forward.group);
         fill(begin, begin % (2 * T::kKeys), T::kKeys);
@@ -122,8 +120,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         if (of_rows) {
             const int slot = owns_rows ? 0 : static_cast<int>(first) % (2 * T::kKeys);
             const Operand& operand = second ? problem.grad_out : forward.query;
-            return Lines<Acc>{operand.data,
-                              forward.dtype,
+            return Lines<Acc>{static_cast<const Acc*>(operand.data),
                               second ? direct.grad_out : direct.query,
                               second ? forward.dim_v : forward.dim,
                               static_cast<int>(head_rows - first),
@@ -134,8 +131,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         }
         const Operand& operand = second ? forward.value : forward.key;
         return Lines<Acc>{
-            operand.data,
-            forward.dtype,
+            static_cast<const Acc*>(operand.data),
             second ? direct.value : direct.key,
             second ? forward.dim_v : forward.dim,
             static_cast<int>(sequence.length - first),
@@ -315,17 +311,18 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
                 place = sequence.batch * target.batch + kv_head * target.head +
                         (owned + own + line) * target.row;
             }
-            store_as(target.data, forward.dtype, place + column * target.column, value);
+            static_cast<Acc*>(target.data)[place + column * target.column] = value;
         }
         if constexpr (owns_rows) {
+            const auto* const query = static_cast<const Acc*>(forward.query.data);
             const int line = T::lane() / sharing;
             for (int k = T::lane() % sharing; line < left && k < T::kGroup; k += sharing) {
                 const int column = g * T::kGroup + k;
                 if (column >= width) break;
                 product +=
                     static_cast<double>(weights[line * T::kGroup + k]) *
-                    float_at(forward.query.data, forward.dtype,
-                             shared.query_starts[own + line] + column * forward.query.column);
+                    static_cast<double>(
+                        query[shared.query_starts[own + line] + column * forward.query.column]);
             }
         }
     }
@@ -342,10 +339,10 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
 template <class Acc, int columns, Part part>
 void run(const Context& context, const BackwardProblem& problem, const BackwardRows<Acc>& rows) {
     const Problem& forward = problem.forward;
-    const Direct direct{is_direct<Acc>(forward.query, forward.dtype, forward.dim),
-                        is_direct<Acc>(forward.key, forward.dtype, forward.dim),
-                        is_direct<Acc>(forward.value, forward.dtype, forward.dim_v),
-                        is_direct<Acc>(problem.grad_out, forward.dtype, forward.dim_v)};
+    const Direct direct{is_direct<Acc>(forward.query, forward.dim),
+                        is_direct<Acc>(forward.key, forward.dim),
+                        is_direct<Acc>(forward.value, forward.dim_v),
+                        is_direct<Acc>(problem.grad_out, forward.dim_v)};
     const int64_t lines = part == Part::kQuery ? forward.group * forward.queries : forward.keys;
     const int64_t blocks = ceil_div(lines, Tile<Acc>::kRows) * forward.kv_heads * forward.sequences;
     launch(context, forward.function, &backward_tiles<Acc, columns, part>,

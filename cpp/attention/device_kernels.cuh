@@ -8,7 +8,7 @@ namespace slipstick::cuda::attention {
 
 // --- Forward ---
 
-// Every dtype and option, in float32 (float64 for float64) on the multiprocessors' own units.
+// float32 and float64 on the multiprocessors' own multiply-adds, every option.
 void forward_simt(const Context& context, const Problem& problem);
 // float16 and bfloat16 on tensor cores (mma.sync), every option.
 void forward_mma(const Context& context, const Problem& problem);

@@ -9,7 +9,7 @@
 // way. No barrier is met before the warp's last key.
 //
 // The keys of a sequence are cut into parts by their number alone. A part leaves (m, l, a, out) in
-// scratch memory, and combine.cuh puts the parts together; a single part writes the result. Within
+// scratch memory, and combine.cu puts the parts together; a single part writes the result. Within
 // a part step s (keys 16 s to 16 s + 15) is warp s % kWarps's, and the warps' states are put
 // together in their order: so a row's bits depend neither on the batch, nor on the rows beside it,
 // nor on how many blocks there are.
@@ -194,22 +194,45 @@ __device__ __forceinline__ void finish_part(const Problem& problem, int rows,
         }
     }
     __syncthreads();
-    for (int at = thread; at < rows * Engine::kDim; at += Engine::kWarps * kWarp) {
-        const int r = at / Engine::kDim;
-        const int column = at % Engine::kDim;
-        if (column >= problem.dim_v) continue;
-        Acc sum = 0;
-        for (int warp = 0; warp < Engine::kWarps; ++warp) {
-            const Acc weight = shared.weight[warp][r];
-            if (!(weight < 0))
-                sum += weight * shared.ring[warp].out[out_at<Engine::kDim>(r, column)];
+    const int lane = thread % kWarp;
+    for (int r = thread / kWarp; r < rows; r += Engine::kWarps) {
+        const RowInfo<Acc>& info = shared.rows[r];
+        auto* const out = problem.out.at<typename Engine::T>(
+            work.sequence.batch, info.head, work.sequence.first_query + info.query);
+        Acc* const state_out = parts.out + (first_state + r) * problem.dim_v;
+        for (int column = lane; column < problem.dim_v; column += kWarp) {
+            Acc sum = 0;
+#pragma unroll
+            for (int warp = 0; warp < Engine::kWarps; ++warp) {
+                const Acc weight = shared.weight[warp][r];
+                if (!(weight < 0))
+                    sum += weight * shared.ring[warp].out[out_at<Engine::kDim>(r, column)];
+            }
+            if (alone) {
+                out[column * problem.out.column] =
+                    rounded<typename Engine::T>(sum / shared.divisor[r]);
+            } else {
+                state_out[column] = sum;
+            }
         }
-        if (alone) {
-            out_of<typename Engine::T>(problem, work,
-                                       work.first_row + r)[column * problem.out.column] =
-                rounded<typename Engine::T>(sum / shared.divisor[r]);
-        } else {
-            parts.out[(first_state + r) * problem.dim_v + column] = sum;
+    }
+}
+
+// The rows' queries, zeros beyond their columns and for rows beyond the last: element `column` of
+// row r goes to where place(r, column) says. All threads of a block call it.
+template <int kRows, int kDim, int kWarps, class T, class Place>
+__device__ __forceinline__ void load_queries(const Problem& problem, const Work& work, int rows,
+                                             const Place& place) {
+    for (int r = static_cast<int>(threadIdx.x) / kWarp; r < kRows; r += kWarps) {
+        const int64_t row = work.first_row + r;
+        const T* const source = problem.query.at<const T>(
+            work.sequence.batch, work.kv_head * problem.group + row % problem.group,
+            work.sequence.first_query + row / problem.group);
+#pragma unroll 2
+        for (int i = 0; i < kDim; i += kWarp) {
+            const int column = i + static_cast<int>(threadIdx.x) % kWarp;
+            const bool valid = r < rows && column < problem.dim;
+            *place(r, column) = valid ? source[column * problem.query.column] : T{};
         }
     }
 }

@@ -21,8 +21,8 @@ public:
     static constexpr int kDim = kDim_;
     static constexpr int kRows = 16;
     static constexpr int kWarps = 4;
-    // 48, 64 and 64 KB of tiles a block, so that a multiprocessor of 228 KB holds three, and every
-    // device from 8.0 on at least one (99 KB).
+    // 48, 64 and 64 KB of tiles a block, of which 40, 48 and 32 KB are on their way: every device
+    // from 8.0 on has room for one block at least (99 KB). Registers allow three, two and two.
     static constexpr int kSlots = kDim == 64 ? 6 : kDim == 128 ? 4 : 2;
     static constexpr int kTile = kStepKeys * kDim;
     static constexpr int kQuery = kRows * kDim;
@@ -40,18 +40,9 @@ public:
     }
 
     __device__ __forceinline__ void put_queries(const Work& work) {
-        for (int at = static_cast<int>(threadIdx.x); at < kQuery; at += kWarps * kWarp) {
-            const int r = at / kDim;
-            const int column = at % kDim;
-            T element{};
-            if (r < rows_ && column < problem_.dim) {
-                const int64_t row = work.first_row + r;
-                element = *problem_.query.template at<const T>(
-                    work.sequence.batch, work.kv_head * problem_.group + row % problem_.group,
-                    work.sequence.first_query + row / problem_.group, column);
-            }
-            shared_.query[chunk_at<kDim>(r, column / kChunk) + column % kChunk] = element;
-        }
+        load_queries<kRows, kDim, kWarps, T>(problem_, work, rows_, [&](int r, int column) {
+            return shared_.query + chunk_at<kDim>(r, column / kChunk) + column % kChunk;
+        });
     }
 
     __device__ __forceinline__ void reset() {
@@ -78,7 +69,7 @@ public:
         }
         const auto cap = static_cast<float>(problem_.softcap);
         const bool has_mask = problem_.has_mask();
-        whole_ = key >= seen_.all_first && key + kStepKeys <= seen_.all_last && !has_mask;
+        whole_ = key >= seen_.all_first && seen_.all_last - key >= kStepKeys && !has_mask;
         shown_ = 0;
         if (has_mask) put_biases(key);
 #pragma unroll

@@ -1,6 +1,6 @@
 // Few rows by plain multiply-adds, float32 and float64: tiles of eight rows. A step's 16 keys are
 // scored by two lanes each, for four rows; then each lane owns columns of the values, for all
-// eight. At 128 columns of float32 a step is 1024 multiply-adds of a warp and some 250 reads of
+// eight. At 128 columns of float32 a step is 1024 multiply-adds of a warp and some 210 reads of
 // shared memory for 16 KB of keys and values, which take a multiprocessor's share of the memory's
 // rate 1130 clocks to come. Rows beyond eight are another tile, which finds keys and values in the
 // second cache.
@@ -43,18 +43,9 @@ public:
     }
 
     __device__ __forceinline__ void put_queries(const Work& work) {
-        for (int at = static_cast<int>(threadIdx.x); at < kRows * kDim; at += kWarps * kWarp) {
-            const int r = at / kDim;
-            const int column = at % kDim;
-            T element = 0;
-            if (r < rows_ && column < problem_.dim) {
-                const int64_t row = work.first_row + r;
-                element = *problem_.query.template at<const T>(
-                    work.sequence.batch, work.kv_head * problem_.group + row % problem_.group,
-                    work.sequence.first_query + row / problem_.group, column);
-            }
-            shared_.query[r * kPitch + column] = element;
-        }
+        load_queries<kRows, kDim, kWarps, T>(problem_, work, rows_, [&](int r, int column) {
+            return shared_.query + r * kPitch + column;
+        });
     }
 
     __device__ __forceinline__ void reset() {
@@ -95,7 +86,7 @@ public:
         const auto cap = static_cast<T>(problem_.softcap);
         const int j = key + key_of_lane();
         whole_ =
-            key >= seen_.all_first && key + kStepKeys <= seen_.all_last && !problem_.has_mask();
+            key >= seen_.all_first && seen_.all_last - key >= kStepKeys && !problem_.has_mask();
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const RowInfo<T> row = shared_.rows[first_row() + i];

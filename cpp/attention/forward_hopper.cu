@@ -6,8 +6,9 @@
 // do 2048 multiply-adds and whose special functions 16 in one:
 //   products     2 x 64 x 128 x dim / 2048   = 1024 at dim 128, 512 at 64
 //   exponentials 64 x 128 / 16               =  512
-//   other arithmetic, per score a maximum, a multiply-add, a sum and half a conversion, one
-//   instruction more for the entropy and its clamp: 64 x 128 x 3.5 / 128 = 224, with it 352
+//   instructions: a score costs its thread a maximum, a difference, a product, an exponential, a
+//     sum and half a conversion, with statistics a clamp and a multiply-add more: about 430 a warp
+//     and tile, or 560, four at a time.
 // Its scores for tile j and its sums for tile j - 1 run on the tensor cores while it computes the
 // exponentials of tile j; the warpgroups take turns at starting products, so that one's
 // exponentials lie under the others' products. At dim 64 both take the same time: a third

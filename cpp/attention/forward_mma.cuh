@@ -6,111 +6,54 @@
 // leaving them. Two barriers a tile: the tile's values are on their way while scores and weights
 // are made, the next tile's keys while the weights meet the values.
 //
-//   columns   rows a block   keys a tile   shared memory   blocks on a multiprocessor
-//     64          128             64           34 KiB         2 (registers)
-//    128          128             64           66 KiB         2
-//    256           64             32           65 KiB         2
+//   columns   rows a block   keys a tile   shared memory   registers (sm_80, sm_90)
+//     64          128             64           35 KiB       226, 228; full 253, 254
+//    128          128             64           67 KiB       255; full 255
+//    256           64             32           66 KiB       214, 212; full 226, 230
 //
-// With 32 rows a fragment of keys or values is read once for two products of 16 x 8 x 16; with 16
-// rows shared memory, not the tensor cores, would be the limit. At 128 columns a warp does 256 such
-// products a tile (at least 2048 cycles of an A100's tensor core, 1024 of an H100's) and 80 loads
-// of 512 bytes (1280 cycles of shared memory for four warps); a score costs its thread a maximum, a
-// multiply-add, an exponential (16 a cycle: 512 cycles for the block's 8192 scores), an addition
-// and half a conversion: 64 scores a thread, about 290 instructions. Entropy adds two a score.
+// That is two blocks a multiprocessor; of 8.6 and 8.9 one from 128 columns on. In the full kernel
+// of 128 columns five addresses of copies are spilled (10 loads a tile, from the first cache);
+// nothing else is. With 32 rows a warp's fragment of keys or values serves two products of 16 x 8 x
+// 16; with 16, shared memory would be the limit, not the tensor cores.
+//
+// A tile of a warp at 128 columns is about 960 instructions (sm_90): 256 products (2048 cycles of
+// an A100's tensor core, 1024 of an H100's, of which mma.sync reaches some 60 %), 80 loads of
+// fragments (1280 cycles of shared memory for the four warps), 16 copies, and of a thread's 64
+// scores a maximum, two instructions for the exponent, an exponential (16 a cycle: 512 cycles for
+// the block), an addition and half a conversion each; 128 more where a maximum has moved, 128 for
+// entropy, 250 where a row's range ends in the tile. So tensor cores are the limit: 65 to 75 % of
+// an A100's peak, 35 to 40 % of an H100's, are what this is expected to reach. Not measured.
 #pragma once
 
-#include "attention/mma_tile.cuh"
-#include "attention/online_softmax.cuh"
+#include "attention/forward_rows.cuh"
 #include "attention/prepare.cuh"
-#include "attention/problem.cuh"
 #include "core/launch.cuh"
 
 namespace slipstick::cuda::attention {
 
-// What the host knows about the operands' rows.
-struct ForwardTiles {
-    TileSource query;
-    TileSource key;
-    TileSource value;
-    bool out_aligned;
-};
-
-// What a row is to the threads that hold its scores. Keys are counted within the sequence.
-struct ForwardRow {
-    int first;  // first <= key < last; 0, 0 where the row sees no key
-    int last;
-    float factor;  // lambda; 0 where the row sees no key
-    float scale;   // of OnlineRows
-    __device__ __forceinline__ bool empty() const { return last == 0; }
-};
-
-// What a row's statistics are made of.
-struct ForwardSums {
-    float maximum;    // m
-    float reference;  // c m, as it was rounded
-    float sum;
-    float moment;
-};
-
-// Keys that some of several rows see, and keys that all of them see.
-struct SharedKeys {
-    int first = std::numeric_limits<int>::max();
-    int last = 0;
-    int common_first = 0;
-    int common_last = std::numeric_limits<int>::max();
-
-    __device__ __forceinline__ void add(const SharedKeys& other) {
-        first = first < other.first ? first : other.first;
-        last = last > other.last ? last : other.last;
-        common_first = common_first > other.common_first ? common_first : other.common_first;
-        common_last = common_last < other.common_last ? common_last : other.common_last;
-    }
-    __device__ __forceinline__ bool any_of(int begin, int end) const {
-        return first < end && last > begin;
-    }
-    __device__ __forceinline__ bool all_of(int begin, int end) const {
-        return common_first <= begin && common_last >= end;
-    }
-};
-
-template <class Element, int columns, int row_blocks, int keys, bool full>
-struct ForwardShape {
-    using T = Element;
-    static constexpr int kColumns = columns;
-    static constexpr int kRowBlocks = row_blocks;  // of 16 rows, a warp
-    static constexpr int kKeys = keys;             // a tile
-    static constexpr bool kFull = full;            // mask, soft cap, statistics
-    static constexpr int kWarps = 4;
-    static constexpr int kThreads = kWarps * kWarp;
-    static constexpr int kWarpRows = 16 * kRowBlocks;
-    static constexpr int kRows = kWarps * kWarpRows;
-    // A pitch at which pairs of eight rows lie in different banks.
-    static constexpr int kBiasPitch = kKeys + 8;
-    // Without a mask there are none.
-    static constexpr int kBiasBytes = kWarps * 16 * kBiasPitch * static_cast<int>(sizeof(float));
-    // A query's fragments stay in registers where there is room for them.
-    static constexpr bool kHoldsQuery = kColumns == 64;
-};
-
-template <class Shape>
-struct ForwardMemory {
-    using T = typename Shape::T;
-    alignas(16) T query[Shape::kRows * Shape::kColumns];  // later the results
-    alignas(16) T key[Shape::kKeys * Shape::kColumns];
-    alignas(16) T value[Shape::kKeys * Shape::kColumns];
-    ForwardRow rows[Shape::kRows];
-    ForwardSums sums[Shape::kFull ? Shape::kRows : 1];
-    SharedKeys keys[Shape::kWarps + 1];  // of each warp's rows; of all
-    Work work;
-    const T* first_key;
-    const T* first_value;
-    int cleared;  // whether values that are not finite were taken out of a tile
-};
-
 // What one block does.
 template <class Shape>
-class ForwardBlock {
+class ForwardBlock : ForwardRows<Shape> {
+    using Rows = ForwardRows<Shape>;
+    using Rows::find_keys;
+    using Rows::has_row;
+    using Rows::is_partial;
+    using Rows::lane_;
+    using Rows::memory_;
+    using Rows::place;
+    using Rows::place_of;
+    using Rows::problem_;
+    using Rows::put_nonfinite_back;
+    using Rows::row_of;
+    using Rows::tiles_;
+    using Rows::turn_queries;
+    using Rows::warp_;
+    using Rows::warp_row_;
+    using Rows::work_;
+    using Rows::write_rows_stats;
+
 public:
+    using Rows::Rows;
     using T = typename Shape::T;
     static constexpr int kColumns = Shape::kColumns;
     static constexpr int kRowBlocks = Shape::kRowBlocks;
@@ -118,22 +61,11 @@ public:
     static constexpr int kKeyBlocks = kKeys / 8;
     static constexpr int kValueBlocks = kColumns / 8;
     static constexpr int kSteps = kColumns / 16;
-    static constexpr double kLn2 = 0.69314718055994530942;
-
-    __device__ __forceinline__ ForwardBlock(const Problem& problem, const ForwardTiles& tiles,
-                                            ForwardMemory<Shape>& memory)
-        : problem_(problem),
-          tiles_(tiles),
-          memory_(memory),
-          work_(memory.work),
-          warp_(static_cast<int>(threadIdx.x) / kWarp),
-          lane_(static_cast<int>(threadIdx.x) % kWarp),
-          warp_row_(warp_ * Shape::kWarpRows) {}
 
     __device__ __forceinline__ void operator()() {
         const bool reshaped = Shape::kFull && (problem_.has_mask() || problem_.softcap != 0);
         load_tile<Shape::kRows, kColumns, Shape::kThreads>(memory_.query, tiles_.query, [&](int r) {
-            return has_row(r) ? place<T>(problem_.query, r) : nullptr;
+            return has_row(r) ? place(problem_.query, r) : nullptr;
         });
         commit_copies();
         find_keys(reshaped);
@@ -215,88 +147,8 @@ public:
     }
 
 private:
-    // --- Rows ---
-
-    __device__ __forceinline__ bool has_row(int row) const {
-        return work_.first_row + row < work_.sequence.queries * problem_.group;
-    }
-    struct Place {
-        int64_t head;
-        int64_t query;
-    };
-    __device__ __forceinline__ Place place_of(int row) const {
-        const auto group = static_cast<unsigned>(problem_.group);
-        const auto number = static_cast<unsigned>(work_.first_row) + static_cast<unsigned>(row);
-        return {work_.kv_head * problem_.group + number % group, number / group};
-    }
-    template <class Row, class Data>
-    __device__ __forceinline__ auto place(const Steps<Data>& tensor, int row) const {
-        const Place at = place_of(row);
-        return tensor.template at<Row>(work_.sequence.batch, at.head,
-                                       work_.sequence.first_query + at.query);
-    }
-
-    // What the rows see and their lambda, by the warp that holds them.
-    __device__ __forceinline__ void find_keys(bool reshaped) {
-        SharedKeys keys;
-#pragma unroll 1
-        for (int i = lane_; i < Shape::kWarpRows; i += kWarp) {
-            const int r = warp_row_ + i;
-            ForwardRow row{0, 0, 0.0f, 0.0f};
-            if (has_row(r)) {
-                const Place at = place_of(r);
-                if (visible_of(problem_, work_.sequence, at.head, at.query) > 0) {
-                    const KeyRange seen = range_of(problem_, work_.sequence, at.query);
-                    row.first = static_cast<int>(seen.first);
-                    row.last = static_cast<int>(seen.last);
-                    row.factor =
-                        factor_of<float>(problem_, work_.sequence, work_.number, at.head, at.query);
-                    keys.first = row.first;
-                    keys.last = row.last;
-                }
-                keys.common_first = row.first;
-                keys.common_last = row.last;
-            }
-            row.scale = reshaped ? kLog2E : exponent_scale(row.factor);
-            memory_.rows[r] = row;
-        }
-#pragma unroll
-        for (int step = kWarp / 2; step > 0; step /= 2) {
-            keys.add({shuffle_xor(keys.first, step), shuffle_xor(keys.last, step),
-                      shuffle_xor(keys.common_first, step), shuffle_xor(keys.common_last, step)});
-        }
-        if (lane_ == 0) memory_.keys[warp_] = keys;
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            SharedKeys all;
-            for (int w = 0; w < Shape::kWarps; ++w) all.add(memory_.keys[w]);
-            memory_.keys[Shape::kWarps] = all;
-            memory_.cleared = 0;
-        }
-        __syncthreads();
-    }
-
-    // The sign of lambda goes into the query, where it changes nothing but signs.
-    __device__ __forceinline__ void turn_queries() {
-        bool negative = false;
-#pragma unroll 1
-        for (int i = 0; i < Shape::kWarpRows; ++i) {
-            const int r = warp_row_ + i;
-            if (!(memory_.rows[r].factor < 0)) continue;
-            negative = true;
-            auto* const words = reinterpret_cast<uint32_t*>(memory_.query + r * kColumns);
-            for (int w = lane_; w < kColumns / 2; w += kWarp) words[w] ^= 0x80008000u;
-        }
-        if (negative) sync_warp();
-    }
-
     // --- Keys and values ---
 
-    // Whether some row of the block may not see some key of the tile.
-    __device__ __forceinline__ bool is_partial(int tile) const {
-        return (Shape::kFull && problem_.has_mask()) ||
-               !memory_.keys[Shape::kWarps].all_of(tile, tile + kKeys);
-    }
     // Keys that no row sees are not read.
     __device__ __forceinline__ void load(T* target, const TileSource& source, const T* first,
                                          int64_t step, int tile) const {
@@ -376,8 +228,7 @@ private:
 
     // --- Scores ---
 
-    // Of element e of result b, the lane's row among 16 and key in the tile.
-    __device__ __forceinline__ int row_of(int e) const { return lane_ / 4 + e / 2 * 8; }
+    // The lane's key in the tile, of element e of result b.
     __device__ __forceinline__ int key_of(int b, int e) const {
         return 8 * b + lane_ % 4 * 2 + e % 2;
     }
@@ -429,7 +280,7 @@ private:
             const int key = tile + i % kKeys;
             float bias = kHidden;
             if (key >= row.first && key < row.last) {
-                const Place at = place_of(first_row + i / kKeys);
+                const auto at = place_of(first_row + i / kKeys);
                 bias = bias_of<float>(problem_, work_.sequence, at.head, at.query, key);
             }
             biases[i / kKeys * Shape::kBiasPitch + i % kKeys] = bias;
@@ -475,11 +326,7 @@ private:
                                                         : 1.0f / sum;
                 if constexpr (Shape::kFull) {
                     const float moment = sum_of_row(rows[m].moment[half]);
-                    const float factor = reshaped ? 1.0f : fabsf(memory_.rows[r].factor);
-                    const float maximum = rows[m].maximum[half];
-                    if (lane_ % 4 == 0)
-                        memory_.sums[r] = {factor * maximum, memory_.rows[r].scale * maximum, sum,
-                                           moment};
+                    if (lane_ % 4 == 0) memory_.sums[r] = {rows[m].maximum[half], sum, moment};
                 }
             }
 #pragma unroll
@@ -490,70 +337,13 @@ private:
         sync_warp();
         store_rows<Shape::kWarpRows, kColumns>(
             memory_.query, warp_row_, problem_.dim_v, tiles_.out_aligned, problem_.out.column,
-            [&](int r) { return has_row(r) ? place<T>(problem_.out, r) : nullptr; });
+            [&](int r) { return has_row(r) ? place(problem_.out, r) : nullptr; });
         if constexpr (Shape::kFull) {
-            if (problem_.has_stats()) write_rows_stats();
+            if (problem_.has_stats()) write_rows_stats(reshaped);
         }
         __syncthreads();
         if (memory_.cleared != 0) put_nonfinite_back();
     }
-
-    __device__ __forceinline__ void write_rows_stats() const {
-#pragma unroll 1
-        for (int i = lane_; i < Shape::kWarpRows; i += kWarp) {
-            const int r = warp_row_ + i;
-            if (!has_row(r)) break;
-            const ForwardSums& sums = memory_.sums[r];
-            const RowStats<double> stats = slipstick::attention::row_stats<double>(
-                memory_.rows[r].empty(), kLn2 * sums.reference, sums.sum, kLn2 * sums.moment);
-            // Exponents were relative to the reference, but the largest score was the maximum.
-            const bool is_finite = fabs(stats.max_logit) < std::numeric_limits<float>::infinity();
-            const Place at = place_of(r);
-            write_stats<float>(problem_, work_.sequence, at.head, at.query,
-                               {static_cast<float>(stats.lse),
-                                // 2^u is off by 2 ulp, and so may the entropy of one score be.
-                                stats.entropy < 0 ? 0.0f : static_cast<float>(stats.entropy),
-                                is_finite ? sums.maximum : static_cast<float>(stats.max_logit)});
-        }
-    }
-
-    // Adds to the results what clear_nonfinite took out of partial tiles, for rows that see it:
-    // whatever the weight, what comes of an infinity or NaN does not depend on finite terms. Such
-    // values are an accident, so this takes the plainest way.
-    __device__ __forceinline__ void put_nonfinite_back() const {
-#pragma unroll 1
-        for (int i = static_cast<int>(threadIdx.x); i < Shape::kRows * problem_.dim_v;
-             i += Shape::kThreads) {
-            const int r = i / problem_.dim_v;
-            if (!has_row(r)) break;
-            const int column = i % problem_.dim_v;
-            const Place at = place_of(r);
-            const ForwardRow& row = memory_.rows[r];
-            const T* const values = problem_.value.at<T>(work_.sequence.batch, work_.kv_head,
-                                                         work_.sequence.first_key, column);
-            float sum = 0;
-            for (int key = row.first; key < row.last; ++key) {
-                if (!is_partial(key / kKeys * kKeys)) continue;
-                const T value = values[key * problem_.value.row];
-                if ((value.bits & kExponent<T>) != kExponent<T>) continue;
-                if (problem_.has_mask() &&
-                    bias_of<float>(problem_, work_.sequence, at.head, at.query, key) == kHidden)
-                    continue;
-                sum += to_float(value);
-            }
-            if (sum == 0) continue;
-            T* const out = place<T>(problem_.out, r) + column * problem_.out.column;
-            out->bits = static_cast<uint16_t>(pack<T>(to_float(*out) + sum, 0.0f));
-        }
-    }
-
-    const Problem& problem_;
-    const ForwardTiles& tiles_;
-    ForwardMemory<Shape>& memory_;
-    const Work& work_;  // in shared memory
-    const int warp_;
-    const int lane_;
-    const int warp_row_;  // the warp's first
 };
 
 template <class Shape>

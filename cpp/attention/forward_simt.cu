@@ -1,7 +1,6 @@
-// Forward of every dtype and option on the multiprocessors' own multiply-adds: the accurate path of
-// float32, and float64. A block takes a tile of rows and goes over the keys that some of them see;
-// scores stay in registers, weights pass from the threads of a row to each other through shared
-// memory.
+// Forward of float32 and float64, every option, on the multiprocessors' own multiply-adds. A block
+// takes a tile of rows and goes over the keys that some of them see; scores stay in registers,
+// weights pass from the threads of a row to each other through shared memory.
 #include "attention/device_kernels.cuh"
 #include "attention/prepare.cuh"
 #include "attention/simt.cuh"
@@ -98,8 +97,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
 
     // --- Steps, of scores and then of weighted sums ---
     const int64_t left = rows - work.first_row;
-    const Lines<Acc> query{problem.query.data,
-                           problem.dtype,
+    const Lines<Acc> query{static_cast<const Acc*>(problem.query.data),
                            direct.query,
                            problem.dim,
                            static_cast<int>(left < T::kRows ? left : T::kRows),
@@ -108,8 +106,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
                            0,
                            0};
     const auto lines_of = [&](const Operand& operand, bool is_direct, int width) {
-        return Lines<Acc>{operand.data,
-                          problem.dtype,
+        return Lines<Acc>{static_cast<const Acc*>(operand.data),
                           is_direct,
                           width,
                           end,
@@ -296,6 +293,7 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
         shared.starts[row] = sequence.batch * problem.out.batch + head * problem.out.head +
                              (sequence.first_query + at) * problem.out.row;
     }
+    auto* const target = static_cast<Acc*>(problem.out.data);
 #pragma unroll
     for (int g = 0; g < slices * groups; ++g) {
         sync_warp();
@@ -312,9 +310,8 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
             const int row = at / T::kGroup;
             const int column = g * T::kGroup + at % T::kGroup;
             if (row >= first_left || column >= problem.dim_v) continue;
-            store_as(problem.out.data, problem.dtype,
-                     shared.starts[own_row + row] + column * problem.out.column,
-                     weights[at] * shared.alpha[own_row + row]);
+            target[shared.starts[own_row + row] + column * problem.out.column] =
+                weights[at] * shared.alpha[own_row + row];
         }
     }
 }
@@ -322,9 +319,9 @@ __global__ void __launch_bounds__(Tile<Acc>::kThreads, 1)
 template <class Acc, int columns>
 void run(const Context& context, const Problem& given) {
     const Problem problem = prepare_tiles(context, given, Tile<Acc>::kRows);
-    const Direct direct{is_direct<Acc>(problem.query, problem.dtype, problem.dim),
-                        is_direct<Acc>(problem.key, problem.dtype, problem.dim),
-                        is_direct<Acc>(problem.value, problem.dtype, problem.dim_v)};
+    const Direct direct{is_direct<Acc>(problem.query, problem.dim),
+                        is_direct<Acc>(problem.key, problem.dim),
+                        is_direct<Acc>(problem.value, problem.dim_v)};
     launch(context, problem.function, &forward_tiles<Acc, columns>,
            dim3(static_cast<unsigned>(tiles_of(problem, Tile<Acc>::kRows))),
            dim3(Tile<Acc>::kThreads), sizeof(Shared<Acc>),

@@ -170,11 +170,9 @@ private:
             const float moment = sum_of_row(rows_.moment[half]);
             const int row = lane() / 4 + 8 * half;
             if (lane() % 4 != 0 || !is_query(row)) continue;
-            // What the exponents were relative to, as it was rounded: nothing is lost on the way
-            // back, and lse is as precise as c.
-            const double reference = rows_.scale[half] * rows_.maximum[half];
+            const double largest = fabs(double{known_row(half).factor}) * rows_.maximum[half];
             const RowStats<double> stats = slipstick::attention::row_stats<double>(
-                is_empty(half), kPreciseLn2 * reference, rows_.sum[half], kPreciseLn2 * moment);
+                is_empty(half), largest, rows_.sum[half], kPreciseLn2 * moment);
             write_stats<float>(problem_, work_.sequence, work_.kv_head, first_query_ + row,
                                {static_cast<float>(stats.lse), static_cast<float>(stats.entropy),
                                 static_cast<float>(stats.max_logit)});
@@ -208,8 +206,8 @@ private:
                 return shuffle(lower ? lower_value : upper_value, source);
             };
             const float scale = of_row(rows_.scale[0], rows_.scale[1]);
-            const float reference = scale * of_row(rows_.maximum[0], rows_.maximum[1]);
-            const float signed_scale = known_[row].factor < 0 ? -scale : scale;
+            const float maximum = of_row(rows_.maximum[0], rows_.maximum[1]);
+            const float sign = known_[row].factor < 0 ? -1.0f : 1.0f;
             const float factor = of_row(inverse[0], inverse[1]);
             const int64_t first = sequence.first_key + known_[row].first;
             const int64_t last = sequence.first_key + known_[row].last;
@@ -228,7 +226,7 @@ private:
 #pragma unroll
                 for (int step = kWarp / 2; step > 0; step /= 2)
                     product += shuffle_xor(product, step);
-                const float weight = exp2_fast(fmaf(signed_scale, product, -reference));
+                const float weight = exp2_fast(scale * (sign * product - maximum));
 #pragma unroll
                 for (int i = 0; i < kOwn; ++i) {
                     out[i] = fmaf(weight, element(problem_.value, kv_head, key, i, problem_.dim_v),

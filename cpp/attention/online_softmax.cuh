@@ -2,8 +2,9 @@
 // a lane holds, of 16 rows, elements of row lane / 4 and of row lane / 4 + 8, and the four lanes of
 // a row share it.
 //
-// Exponents are those of 2: with c = |lambda| log2 e a weight is 2^(c r - c m), one multiply-add
-// and one exponential a score. The sign of lambda is in the query.
+// Exponents are those of 2: with c = |lambda| log2 e a weight is 2^(c (r - m)). The sign of lambda
+// is in the query. c r - c m would be one instruction instead of two, but off by half a step of
+// c m: the largest weight would not be 1, and with scores near 2^31 it would overflow.
 #pragma once
 
 #include <cmath>
@@ -36,7 +37,7 @@ __device__ __forceinline__ T sum_of_row(T share) {
 struct OnlineRows {
     float scale[2];    // c
     float maximum[2];  // m, the largest score; -inf before the first
-    float sum[2];      // l = sum of 2^u, u = c r - c m
+    float sum[2];      // l = sum of 2^u, u = c (r - m)
     float moment[2];   // sum of 2^u u
 };
 
@@ -63,8 +64,8 @@ __device__ __forceinline__ void take_scores(OnlineRows& rows, float (&scores)[kB
         top = fmaxf(top, before);
 
         const float scale = rows.scale[half];
-        const float reference = top == kHidden ? 0.0f : scale * top;
-        const float moved = before == kHidden ? kHidden : scale * before - reference;
+        const float reference = top == kHidden ? 0.0f : top;
+        const float moved = scale * (before - reference);
         alpha[half] = exp2_fast(moved);
         rows.maximum[half] = top;
         if constexpr (has_moment) {
@@ -78,7 +79,7 @@ __device__ __forceinline__ void take_scores(OnlineRows& rows, float (&scores)[kB
         for (int b = 0; b < kBlocks; ++b) {
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; ++e) {
-                const float exponent = fmaf(scale, scores[b][e], -reference);
+                const float exponent = scale * (scores[b][e] - reference);
                 const float weight = exp2_fast(exponent);
                 sum += weight;
                 if constexpr (has_moment)

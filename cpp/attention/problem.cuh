@@ -14,6 +14,7 @@ namespace slipstick::cuda::attention {
 
 using slipstick::attention::KeyRange;
 using slipstick::attention::Law;
+using slipstick::attention::QueryRange;
 using slipstick::attention::RowStats;
 using slipstick::attention::Window;
 
@@ -200,13 +201,21 @@ __device__ __forceinline__ Work work_of(const Problem& problem, int64_t tile_row
 
 // Below, `sequence` is number `number`, and `query` counts from its first one.
 
-// What length, causal order and window leave of the keys. A row of a sequence that is not valid sees
-// them all, so that its lambda makes it NaN.
+// What length, causal order and window leave of the keys. A row of a sequence that is not valid
+// sees them all, so that its lambda makes it NaN.
 __device__ __forceinline__ KeyRange range_of(const Problem& problem, const Sequence& sequence,
                                              int64_t query) {
     if (!sequence.valid) return {0, sequence.keys};
     return slipstick::attention::key_range(problem.window, sequence.queries, sequence.keys,
                                            sequence.length, query);
+}
+
+// The queries to which that leaves some of the keys.
+__device__ __forceinline__ QueryRange queries_of(const Problem& problem, const Sequence& sequence,
+                                                 const KeyRange& keys) {
+    if (!sequence.valid) return {0, sequence.queries};
+    return slipstick::attention::query_range(problem.window, sequence.queries, sequence.keys,
+                                             sequence.length, keys);
 }
 
 // The keys that the row sees, mask included.

@@ -84,38 +84,12 @@ template <class Acc>
 inline constexpr Acc kLowestExponent =
     static_cast<Acc>((std::numeric_limits<Acc>::min_exponent - 1) * 0.69314718055994530942);
 
-template <class Acc>
-__device__ __forceinline__ Acc load_as(const void* data, Dtype dtype, int64_t index) {
-    if constexpr (sizeof(Acc) == 8) {
-        return static_cast<const double*>(data)[index];
-    } else {
-        if (dtype == Dtype::kFloat32) return static_cast<const float*>(data)[index];
-        if (dtype == Dtype::kFloat16) return to_float(static_cast<const Float16*>(data)[index]);
-        return to_float(static_cast<const BFloat16*>(data)[index]);
-    }
-}
-template <class Acc>
-__device__ __forceinline__ void store_as(void* data, Dtype dtype, int64_t index, Acc value) {
-    if constexpr (sizeof(Acc) == 8) {
-        static_cast<double*>(data)[index] = value;
-    } else {
-        if (dtype == Dtype::kFloat32) {
-            static_cast<float*>(data)[index] = value;
-        } else if (dtype == Dtype::kFloat16) {
-            static_cast<Float16*>(data)[index] = to_float16(value);
-        } else {
-            static_cast<BFloat16*>(data)[index] = to_bfloat16(value);
-        }
-    }
-}
-
 // Lines of an operand: `count` of them, each of `width` elements. The element k of line i is at
 // data[place(i) + k * column].
 template <class Acc>
 struct Lines {
-    const void* data;
-    Dtype dtype;
-    bool direct;  // in pieces of 16 bytes, as they are
+    const Acc* data;
+    bool direct;  // in pieces of 16 bytes
     int width;
     int count;
     int64_t column;
@@ -130,11 +104,10 @@ struct Lines {
 
 // Whether rows of an operand of `width` columns can be copied in pieces of 16 bytes (host).
 template <class Acc>
-bool is_direct(const Operand& operand, Dtype dtype, int width) {
+bool is_direct(const Operand& operand, int width) {
     constexpr int64_t vector = Tile<Acc>::kVector;
-    return dtype == DtypeOf<Acc>::value && width % vector == 0 &&
-           (operand.column == 1 || width <= 1) && operand.batch % vector == 0 &&
-           operand.head % vector == 0 && operand.row % vector == 0 &&
+    return width % vector == 0 && (operand.column == 1 || width <= 1) &&
+           operand.batch % vector == 0 && operand.head % vector == 0 && operand.row % vector == 0 &&
            reinterpret_cast<uintptr_t>(operand.data) % 16 == 0;
 }
 
@@ -152,12 +125,11 @@ __device__ __forceinline__ void copy_lines(const Lines<Acc>& source, int first, 
     const int k = column + at;
     target += own * pitch + at;
     if (source.direct) {
-        const Acc* const data = static_cast<const Acc*>(source.data) + k;
 #pragma unroll
         for (int round = 0; round < rounds; ++round) {
             const int line = first + own + round * step;
             const bool valid = line < source.count && k < source.width;
-            const void* const from = valid ? data + source.place(line) : source.data;
+            const void* const from = valid ? source.data + source.place(line) + k : source.data;
             copy_async(target + round * step * pitch, from, valid);
         }
         return;
@@ -165,11 +137,9 @@ __device__ __forceinline__ void copy_lines(const Lines<Acc>& source, int first, 
 #pragma unroll 1
     for (int line = first + own; line < first + lines; line += step, target += step * pitch) {
         const bool valid = line < source.count;
-        const int64_t place = valid ? source.place(line) + k * source.column : 0;
+        const Acc* const from = source.data + (valid ? source.place(line) : 0);
         for (int e = 0; e < vector; ++e) {
-            target[e] = valid && k + e < source.width
-                            ? load_as<Acc>(source.data, source.dtype, place + e * source.column)
-                            : Acc{0};
+            target[e] = valid && k + e < source.width ? from[(k + e) * source.column] : Acc{0};
         }
     }
 }

@@ -8,6 +8,7 @@
 #include "mitchell/backward.hpp"
 #include "mitchell/conv2d.hpp"
 #include "mitchell/mitchell.hpp"
+#include "projection/csr.hpp"
 #include "projection/hadamard.hpp"
 #include "projection/hamming.hpp"
 #include "projection/projection.hpp"
@@ -116,6 +117,13 @@ public:
     void back_project(const ConstTensor& y, const projection::Law& law, uint64_t first_feature,
                       const Tensor& out) const {
         cpu::projection::back_project(y, law, first_feature, out);
+    }
+    bool check_csr(const char* function, const projection::Csr& x) const {
+        return cpu::projection::check_csr(function, x);
+    }
+    void project_csr(const projection::Csr& x, const projection::Law& law, uint64_t first_feature,
+                     const Tensor& out) const {
+        cpu::projection::project_csr(x, law, first_feature, out);
     }
     void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
                const Tensor& out) const {

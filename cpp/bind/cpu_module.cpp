@@ -56,6 +56,7 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
     slipstick::bind::bind_products<slipstick::bind::CpuBackend>(module);
     slipstick::bind::bind_block<slipstick::bind::CpuBackend>(module);
     slipstick::bind::bind_transforms<slipstick::bind::CpuBackend>(module);
+    slipstick::bind::bind_sparse_products<slipstick::bind::CpuBackend>(module);
     slipstick::bind::bind_projection_on_cpu(module);
     slipstick::bind::bind_simhash<slipstick::bind::CpuBackend>(module);
     slipstick::bind::bind_hamming<slipstick::bind::CpuBackend>(module);

@@ -157,6 +157,12 @@ public:
         cuda::projection::gaussian_signs(context_, x, seed, n_bits, codes);
         return -1;
     }
+    // What a device's memory holds is not looked at.
+    bool check_csr(const char*, const projection::Csr&) const { return true; }
+    void project_csr(const projection::Csr& x, const projection::Law& law, uint64_t first_feature,
+                     const Tensor& out) const {
+        cuda::projection::project_csr(context_, x, law, first_feature, out);
+    }
     void block(const projection::Law& law, uint64_t first_row, uint64_t first_column,
                const Tensor& out) const {
         cuda::projection::block(context_, law, first_row, first_column, out);

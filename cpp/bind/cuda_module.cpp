@@ -78,5 +78,6 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     slipstick::bind::bind_simhash<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_block<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_hamming<slipstick::bind::CudaBackend>(module);
+    slipstick::bind::bind_sparse_products<slipstick::bind::CudaBackend>(module);
     slipstick::bind::bind_transforms<slipstick::bind::CudaBackend>(module);
 }

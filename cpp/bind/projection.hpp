@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "bind/call.hpp"
+#include "projection/csr_matrix.hpp"
 #include "projection/law.hpp"
 #include "projection/results.hpp"
 
@@ -55,6 +56,45 @@ void bind_products(py::module_& module) {
             return result.object();
         },
         py::arg("y"), py::arg("n_features"), py::arg("law"), py::arg("first_feature"),
+        py::arg("out"), py::arg("empty"));
+}
+
+// Products with a sparse array in compressed rows.
+template <class Backend>
+void bind_sparse_products(py::module_& module) {
+    // None where the columns of a row do not increase, if that can be seen.
+    module.def(
+        "project_csr",
+        [](py::object data, py::object indices, py::object indptr, int64_t rows, int64_t features,
+           int64_t n_components, const LawFields& fields, uint64_t first_feature, py::object out,
+           py::object empty) -> py::object {
+            const char* const function = "project";
+            const Backend backend(function, "x", empty);
+            const Array values(function, "x", data, backend.place());
+            const Array columns(function, "x", indices, backend.place());
+            const Array starts(function, "x", indptr, backend.place());
+            projection::Law law = law_from(function, fields);
+            law.components = n_components;
+            const projection::Csr x{values.tensor(), columns.tensor(), starts.tensor(), rows,
+                                    features};
+            const int64_t shape[] = {rows, features};
+            const int64_t strides[] = {features, 1};
+            const ConstTensor dense{nullptr, values.tensor().dtype, 2, shape, strides};
+            const ResultSpec spec =
+                projection::result_of_project(dense, n_components, first_feature);
+            projection::check_csr_arrays(function, x);
+            bool increasing = false;
+            without_gil([&] { increasing = backend.check_csr(function, x); });
+            if (!increasing) return py::none();
+            const Result result(
+                function, out, empty, spec,
+                {{"x", values.tensor()}, {"x", columns.tensor()}, {"x", starts.tensor()}}, false,
+                backend.place());
+            without_gil([&] { backend.project_csr(x, law, first_feature, result.tensor()); });
+            return result.object();
+        },
+        py::arg("data"), py::arg("indices"), py::arg("indptr"), py::arg("rows"),
+        py::arg("features"), py::arg("n_components"), py::arg("law"), py::arg("first_feature"),
         py::arg("out"), py::arg("empty"));
 }
 

@@ -3,7 +3,6 @@
 
 #include "bind/projection.hpp"
 #include "core/philox.hpp"
-#include "projection/csr.hpp"
 #include "projection/gaussian.hpp"
 #include "projection/skinny.hpp"
 
@@ -11,37 +10,6 @@ namespace slipstick::bind {
 
 inline void bind_projection_on_cpu(py::module_& module) {
     namespace projection = cpu::projection;
-
-    // x in compressed rows. None where the columns of a row do not increase.
-    module.def(
-        "project_csr",
-        [](py::object data, py::object indices, py::object indptr, int64_t rows, int64_t features,
-           int64_t n_components, const LawFields& fields, uint64_t first_feature, py::object out,
-           py::object empty) -> py::object {
-            const Array values("project", "x", data);
-            const Array columns("project", "x", indices);
-            const Array starts("project", "x", indptr);
-            projection::Law law = law_from("project", fields);
-            law.components = n_components;
-            const projection::Csr x{values.tensor(), columns.tensor(), starts.tensor(), rows,
-                                    features};
-            const int64_t shape[] = {rows, features};
-            const int64_t strides[] = {features, 1};
-            const ConstTensor dense{nullptr, values.tensor().dtype, 2, shape, strides};
-            const ResultSpec spec =
-                projection::result_of_project(dense, n_components, first_feature);
-            bool increasing = false;
-            without_gil([&] { increasing = projection::check_csr("project", x); });
-            if (!increasing) return py::none();
-            const Result result(
-                "project", out, empty, spec,
-                {{"x", values.tensor()}, {"x", columns.tensor()}, {"x", starts.tensor()}});
-            without_gil([&] { projection::project_csr(x, law, first_feature, result.tensor()); });
-            return result.object();
-        },
-        py::arg("data"), py::arg("indices"), py::arg("indptr"), py::arg("rows"),
-        py::arg("features"), py::arg("n_components"), py::arg("law"), py::arg("first_feature"),
-        py::arg("out"), py::arg("empty"));
 
     // out = a right, and out = a^T left, for the randomized SVD.
     const auto skinny = [&](const char* name, auto product) {

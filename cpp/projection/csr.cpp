@@ -18,7 +18,6 @@ namespace {
 constexpr int64_t kTableBytes = 1 << 23;    // of slots that are alive at once
 constexpr int64_t kSumBytes = 1 << 24;      // of sums that wait for the next table
 constexpr int64_t kBatch = 2 * kSlotGroup;  // nonzeros whose slots a thread makes at once
-constexpr double kHitsDensity = 1.0 / 8;    // of kind sparse: above it all components are added
 
 const CsrKernels& kernels() { return active_projection_csr_kernels(); }
 
@@ -43,8 +42,7 @@ public:
         if (law.kind == Kind::kRademacher) return Form::kBits;
         if (is_hashed(law.kind)) return Form::kHits;
         // The slots of a group have fewer than 2^32 hits.
-        const bool few = law.threshold < kHitsDensity * 0x1p31 && law.components <= 1 << 24;
-        return law.kind == Kind::kSparse && few ? Form::kHits : Form::kEntries;
+        return has_few_entries(law) ? Form::kHits : Form::kEntries;
     }
     // On average.
     static int64_t slot_bytes(const Law& law, int64_t components) {

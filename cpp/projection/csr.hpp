@@ -1,18 +1,10 @@
 // Projection of a sparse matrix in compressed rows, without making it dense.
 #pragma once
 
+#include "projection/csr_matrix.hpp"
 #include "projection/projection.hpp"
 
 namespace slipstick::cpu::projection {
-
-// Row r holds the elements row_starts[r] ... row_starts[r + 1] of values and columns.
-struct Csr {
-    ConstTensor values;      // float32 or float64; one axis, next to each other like the others
-    ConstTensor columns;     // int32 or int64
-    ConstTensor row_starts;  // of the columns' dtype
-    int64_t rows;
-    int64_t features;
-};
 
 // Row starts and columns of either width.
 class Indices {

@@ -5,6 +5,7 @@
 
 #include "core/cuda.hpp"
 #include "core/tensor.hpp"
+#include "projection/csr_matrix.hpp"
 #include "projection/law.hpp"
 #include "projection/results.hpp"
 
@@ -19,6 +20,11 @@ void project(const Context& context, const ConstTensor& x, const Law& law, uint6
              bool fast, const Tensor& out);
 void back_project(const Context& context, const ConstTensor& y, const Law& law,
                   uint64_t first_feature, const Tensor& out);
+
+// Sparse rows. What they hold is not looked at before: a row whose column indices do not increase,
+// or lie outside of the features, becomes NaN.
+void project_csr(const Context& context, const slipstick::projection::Csr& x, const Law& law,
+                 uint64_t first_feature, const Tensor& out);
 
 // out[i][j] = A[first_row + i][first_column + j], float64 or float32.
 void block(const Context& context, const Law& law, uint64_t first_row, uint64_t first_column,

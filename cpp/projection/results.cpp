@@ -5,6 +5,7 @@
 #include "core/checks.hpp"
 #include "core/error.hpp"
 #include "core/rounding.hpp"
+#include "projection/csr_matrix.hpp"
 #include "projection/law.hpp"
 
 namespace slipstick::projection {
@@ -161,6 +162,28 @@ TopkSpecs results_of_hamming_topk(const ConstTensor& queries, const ConstTensor&
                      ", got ", k);
     }
     return {result_of_rows(queries, k, Dtype::kInt32), result_of_rows(queries, k, Dtype::kInt64)};
+}
+
+void check_csr_arrays(const char* function, const Csr& x) {
+    check_dtype(function, {"x", x.values},
+                x.values.dtype == Dtype::kFloat32 || x.values.dtype == Dtype::kFloat64,
+                "of float32 or float64 elements where it is sparse");
+    check_dtype(function, {"x", x.columns},
+                x.columns.dtype == Dtype::kInt32 || x.columns.dtype == Dtype::kInt64,
+                "of int32 or int64 indices where it is sparse");
+    check_dtype(function, {"x", x.row_starts}, x.row_starts.dtype == x.columns.dtype,
+                "of row starts (indptr) of the dtype of its column indices");
+    for (const ConstTensor& part : {x.values, x.columns, x.row_starts}) {
+        if (part.rank == 1 && (part.shape[0] <= 1 || part.strides[0] == 1)) continue;
+        refuse_value(function,
+                     "`x` must have elements, indices and row starts of one axis, next to "
+                     "each other, got shape ",
+                     shape_text(part));
+    }
+    if (x.row_starts.shape[0] != x.rows + 1) {
+        refuse_value(function, "`x` must have ", x.rows + 1, " row starts (indptr), got shape ",
+                     shape_text(x.row_starts));
+    }
 }
 
 }  // namespace slipstick::projection

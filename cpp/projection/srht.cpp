@@ -42,8 +42,9 @@ using InputSigns = std::array<uint32_t, kBlock / 32>;
 void input_signs(uint64_t seed, uint32_t group, uint64_t block, InputSigns& signs) {
     constexpr int64_t blocks = kBlock / 128;
     static_assert(blocks % kSignBlockRoom == 0);
-    active_projection_transform_kernels().sign_words(
-        seed, group, block * static_cast<uint64_t>(blocks), blocks, kSrhtInputSignTag, signs.data());
+    active_projection_transform_kernels().sign_words(seed, group,
+                                                     block * static_cast<uint64_t>(blocks), blocks,
+                                                     kSrhtInputSignTag, signs.data());
 }
 
 // D~[i, B] for components [first, first + count).

@@ -9,70 +9,21 @@
 #include <algorithm>
 
 #include "core/launch.cuh"
-#include "projection/entry.hpp"
 #include "projection/srht.cuh"
+#include "projection/srht_blocks.cuh"
 #include "projection/transform.cuh"
 
 namespace slipstick::cuda::projection {
 namespace {
 
-using slipstick::projection::kSrhtBlock;
 using slipstick::projection::kSrhtStages;
 using slipstick::projection::Law;
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kSrhtThreads;
+constexpr int64_t kMostBlocks = int64_t{1} << 30;
 // Blocks that are to fit a multiprocessor at once, so that one computes while another loads.
 template <class Acc>
 constexpr int kResident = sizeof(Acc) == 4 ? 3 : 2;
-constexpr int kWords = kSrhtBlock / 32;
-constexpr int64_t kMostBlocks = int64_t{1} << 30;
-
-struct Sketch {
-    uint64_t seed;
-    uint64_t first_feature;
-    int64_t features;
-    int64_t components;
-    double scale;
-    const uint16_t* rows;  // r of every component, 4096 a group
-};
-
-// The features of a vector that lie in one block.
-struct Part {
-    uint64_t block;
-    int64_t begin;  // feature of the vector
-    int first;      // where in the block
-    int count;
-};
-
-// That begins with feature `begin`.
-__device__ __forceinline__ Part part_at(const Sketch& sketch, int64_t begin) {
-    const uint64_t j = sketch.first_feature + static_cast<uint64_t>(begin);
-    const auto first = static_cast<int>(j % kSrhtBlock);
-    const int64_t left = sketch.features - begin;
-    return {j / kSrhtBlock, begin, first,
-            left < kSrhtBlock - first ? static_cast<int>(left) : kSrhtBlock - first};
-}
-
-// D of the group's rows for the features of a block, D~ of the group's components.
-struct Signs {
-    uint32_t input[kWords];
-    uint32_t output[kWords];
-};
-__device__ __forceinline__ void draw_signs(const Sketch& sketch, uint32_t group, uint64_t block,
-                                           Signs& signs) {
-    const auto thread = static_cast<int>(threadIdx.x);
-    if (thread >= 2 * kWords / 4) return;
-    const bool is_input = thread < kWords / 4;
-    const auto part = static_cast<uint64_t>(thread % (kWords / 4));
-    const PhiloxWords words =
-        is_input ? slipstick::projection::srht_input_signs(sketch.seed, group,
-                                                           block * kSrhtBlock + 128 * part)
-                 : slipstick::projection::srht_output_signs(
-                       sketch.seed, uint64_t{group} * kSrhtBlock + 128 * part, block);
-    uint32_t* const target = (is_input ? signs.input : signs.output) + 4 * part;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) target[i] = words.word[i];
-}
 
 // As store_scaled (core/store.cpp): scaled in float64, rounded once.
 template <class T, class Acc>

@@ -341,7 +341,9 @@ bool tensor_cores_serve(const Context& context, const ConstTensor& x, const Tens
     const int64_t columns = out.shape[out.rank - 1];
     const int64_t rows = Rows(x).count;
     const int64_t tiles = ceil_div(rows, kRows) * ceil_div(columns, columns <= 64 ? 64 : 128);
-    return columns > 16 && 2 * tiles > resident_blocks(context, 2, "project");
+    // A multiprocessor does a tile here in the time in which three do it the exact way, whose
+    // chains all of them can share.
+    return columns > 16 && 3 * tiles > resident_blocks(context, 1, "project");
 }
 
 void project_on_tensor_cores(const Context& context, const ConstTensor& x, const Law& law,

@@ -1,7 +1,8 @@
 """Orthonormal bases of tall blocks, and the singular vectors that a block Krylov space holds.
 
-Everything here works alike on NumPy and on Dask arrays whose rows are chunked: products with small
-matrices stay chunked, inner products of two tall blocks are small and are NumPy's.
+Everything here works alike on NumPy's arrays, on Dask's whose rows are chunked, and on blocks on a
+device: products with small matrices stay there, inner products of two tall blocks are small and are
+NumPy's.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Matrix(Protocol):
     def times(self, right: Array) -> Tall:
         """Return the product with (columns, width)."""
 
-    def transposed_times(self, left: Tall) -> Array:
+    def transposed_times(self, left: Tall) -> Tall:
         """Return the transpose's product with (rows, width)."""
 
     def settle(self, left: Tall) -> Tall:
@@ -55,7 +56,7 @@ def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
     Gram-Schmidt twice with CholeskyQR2, the first Gram matrix in float64; Householder where that
     fails. Columns that depend on others, or on the bases, become directions of rounding errors.
     """
-    if isinstance(block, np.ndarray):
+    if isinstance(block, np.ndarray) or hasattr(block, "ldexp"):  # not what is a promise so far
         block = near_one(block)[0]
     for first in (True, False):
         for basis in bases:
@@ -75,13 +76,16 @@ def orthonormal(block: Tall, bases: list[Tall]) -> Tall:
     return block
 
 
-def near_one(block: Array) -> tuple[Array, int]:
+def near_one(block: Tall) -> tuple[Tall, int]:
     """Return the block times 2**-exponent, and that: 0 unless squares might leave the range."""
-    largest = max(float(block.max()), -float(block.min()))
+    largest = max(float(block.max(axis=0).max()), -float(block.min(axis=0).min()))
     if not math.isfinite(largest):
         raise NotFiniteError
     exponent = math.frexp(largest)[1]
-    return (block, 0) if abs(exponent) <= 60 else (np.ldexp(block, -exponent), exponent)
+    if abs(exponent) <= 60:
+        return block, 0
+    is_array = isinstance(block, np.ndarray)
+    return (np.ldexp(block, -exponent) if is_array else block.ldexp(-exponent)), exponent
 
 
 def _inverse_root(gram: Array) -> Array | None:

@@ -11,7 +11,14 @@ from slipstick._arrays import Framework, framework_of
 from slipstick._numbers import given
 from slipstick.projection._arguments import index, integer
 from slipstick.projection._law import COMPONENT_BITS, check_kind, components, law_of
-from slipstick.projection._sparse_input import canonical, check_no_overlap, is_sparse, rows_of
+from slipstick.projection._sparse_input import (
+    Rows,
+    canonical,
+    check_no_overlap,
+    framework_rows,
+    is_sparse,
+    rows_of,
+)
 
 __all__ = ["back_project", "block", "project"]
 
@@ -34,7 +41,9 @@ def project(
     x : array of shape (..., n_features)
         Floats (float32, float64, float16, bfloat16), integers or bools, of any strides, read in
         place. Or a sparse matrix or array of SciPy's, CSR or CSC, of float32, float64, integers or
-        bools: the same bits as for the dense array, where all elements are finite.
+        bools, or a CSR matrix of torch or cupy, of float32 or float64: the same bits as for the
+        dense array, where all elements are finite. Column indices on a device are not looked at
+        before: a row where they do not increase becomes NaN.
     n_components : int
         The number of components k, at least 1.
     kind : str
@@ -74,7 +83,7 @@ def project(
         are float32 (float64 for float64), scaled and rounded once; a sum beyond the float range is
         infinite. Infinities and NaNs propagate, but not through the zeros of "sjlt" and
         "countsketch", which are skipped (as those of "sparse" are at a density below 1/8 where `x`
-        is sparse). For a sparse `x` a NumPy array.
+        is sparse). For a sparse `x` of SciPy's a NumPy array.
 
     Raises
     ------
@@ -84,13 +93,12 @@ def project(
     Notes
     -----
     A result depends on neither threads, instruction set, CUDA device nor batch, to the last bit
-    (but for ``mode="fast"`` on such a device, which takes all kinds but "sjlt" and "countsketch"):
-    within each block of 256 features (by global index) a sum is one chain of fused multiply-adds, of
-    "rademacher" the chain of the sums of four features each, and the blocks are added in order. For
-    "srht" the butterflies of a block of 4096 features run at strides
-    1, 2, 4, ..., and the blocks are added in order. Sources: D. Achlioptas, "Database-friendly
-    random projections", 2003, for random signs; O. Balabanov et al., arXiv 2210.11295, 2023, for
-    "srht".
+    (but for ``mode="fast"`` on such a device): within each block of 256 features (by global index)
+    a sum is one chain of fused multiply-adds, of "rademacher" the chain of the sums of four
+    features each, and the blocks are added in order. For "srht" the butterflies of a block of 4096
+    features run at strides 1, 2, 4, ..., and the blocks are added in order. Sources: D. Achlioptas,
+    "Database-friendly random projections", 2003, for random signs; O. Balabanov et al., arXiv
+    2210.11295, 2023, for "srht".
 
     Examples
     --------
@@ -110,20 +118,26 @@ def project(
         raise TypeError(f"project: `mode` must be a str, got {type(mode).__name__}")
     if mode not in ("exact", "fast"):
         raise ValueError(f"project: `mode` must be 'exact' or 'fast', got {given(mode)}")
-    framework = framework_of("project", x, out)
+    stored = framework_rows("project", x)
+    framework = framework_of("project", x if stored is None else stored.data, out)
     width = None
     sparse = is_sparse(x)
     if kind == "sparse" and density is None and first_feature == 0:
         # Arrays without axes or features are refused below.
-        shape = x.shape if sparse else _shape("project", "x", x, framework)
+        dense = stored is None and not sparse
+        shape = _shape("project", "x", x, framework) if dense else x.shape
         width = max([1, *shape[-1:]])
     law = law_of("project", kind, seed, n_components, density, width)
-    if sparse:
-        rows = rows_of("project", x)
+    if stored is not None and framework.kernels is _cpu:
+        data, indices, indptr = (part.detach().numpy() for part in stored[:3])
+        stored = Rows(data, indices, indptr, stored.shape)
+    elif sparse:
+        stored = rows_of("project", x)
         check_no_overlap("project", x, out)
-        for attempt in (rows, None):
-            data, indices, indptr, shape = attempt or canonical(rows)
-            result = _cpu.project_csr(
+    if stored is not None:
+        for attempt in (stored, None):
+            data, indices, indptr, shape = attempt or canonical(stored)
+            result = framework.kernels.project_csr(
                 data,
                 indices,
                 indptr,

@@ -1,7 +1,8 @@
-"""SciPy's sparse matrices and arrays as rows of nonzeros; SciPy itself is not imported."""
+"""Sparse matrices of SciPy, cupy and torch as rows of nonzeros; none of them is imported."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 class Rows(NamedTuple):
     """A matrix in compressed rows: row r holds elements indptr[r] to indptr[r + 1]."""
 
-    data: NDArray[Any]
-    indices: NDArray[Any]
-    indptr: NDArray[Any]
+    data: Any
+    indices: Any
+    indptr: Any
     shape: tuple[int, int]
 
 
@@ -21,6 +22,42 @@ def is_sparse(x: Any) -> bool:
     """Tell whether `x` is a sparse matrix or array of SciPy's, whose module it then names."""
     named = any(str(base.__module__).startswith("scipy.sparse") for base in type(x).__mro__)
     return named and hasattr(x, "format")  # linear operators have none
+
+
+def _of_cupy(function: str, x: Any) -> Rows | None:
+    if not hasattr(x, "format"):
+        return None
+    if x.format != "csr":
+        raise TypeError(f"{function}: a sparse `x` of cupy must be CSR, got format {x.format!r}")
+    return Rows(x.data, x.indices, x.indptr, x.shape)
+
+
+def _of_torch(function: str, x: Any) -> Rows | None:
+    layout = str(getattr(x, "layout", "torch.strided"))
+    if layout == "torch.strided":
+        return None
+    if layout != "torch.sparse_csr" or x.ndim != 2:
+        raise TypeError(
+            f"{function}: a sparse `x` of torch must be CSR with two axes, got layout {layout} and "
+            f"shape {tuple(x.shape)}"
+        )
+    return Rows(x.values(), x.col_indices(), x.crow_indices(), tuple(x.shape))
+
+
+# By the first part of the name of the module that defines the matrix's type.
+_FRAMEWORKS: dict[str, Callable[[str, Any], Rows | None]] = {
+    "cupyx": _of_cupy,
+    "torch": _of_torch,
+}
+
+
+def framework_rows(function: str, x: Any) -> Rows | None:
+    """Return the parts of a CSR matrix of cupy or torch, where they lie; None for what is none."""
+    for base in type(x).__mro__:
+        rows = _FRAMEWORKS.get(str(base.__module__).partition(".")[0])
+        if rows is not None:
+            return rows(function, x)
+    return None
 
 
 def rows_of(function: str, x: Any) -> Rows:

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slipstick import _cpu
 from slipstick._arrays import framework_of, to_numpy
 from slipstick._numbers import given
 from slipstick.projection._arguments import index, integer
+from slipstick.projection._device_matrix import OnDevice, framework_for
 from slipstick.projection._krylov import Matrix, NotFiniteError, krylov_svd, passes_for
 from slipstick.projection._matrices import CHUNK_BYTES, of_array
 from slipstick.projection._project import block
@@ -71,6 +73,9 @@ def randomized_svd(
     factors go through NumPy's linear algebra, so results have the same bits for one version of
     NumPy with one number of threads, and agree to rounding elsewhere.
 
+    A matrix of torch or cupy on a CUDA device is multiplied there by its framework, with the same
+    sketch; tall blocks stay on the device, and NumPy factorises the small ones.
+
     Sources: N. Halko, P. Martinsson, J. Tropp, "Finding structure with randomness", 2011; C. Musco,
     C. Musco, "Randomized block Krylov methods for stronger and faster approximate singular value
     decomposition", 2015; Y. Yamamoto et al., "Roundoff error analysis of the CholeskyQR2
@@ -87,8 +92,10 @@ def randomized_svd(
     >>> u.shape, vt.shape
     ((100, 2), (2, 80))
     """
-    array = as_matrix("randomized_svd", x)
     finish = None if is_sparse(x) else framework_of("randomized_svd", x)
+    if finish is not None and finish.kernels is not _cpu:
+        return factorise_on_device(x, n_components, n_oversamples, n_iter, center, seed)
+    array = as_matrix("randomized_svd", x)
     dtype = check_matrix("randomized_svd", array.shape, array.dtype)
     plan = plan_of("randomized_svd", array.shape, n_components, n_oversamples, n_iter, center, seed)
     matrix = of_array(array, dtype, plan.center)
@@ -114,15 +121,32 @@ class Plan(NamedTuple):
     center: bool
     seed: int
 
-    def factorise(self, function: str, matrix: Matrix) -> tuple[Any, Array, Array]:
-        """Return U, S and Vt."""
-        sketch = normal_entries(self.seed, self.width, matrix.shape[1], matrix.dtype)
+    def factorise(
+        self, function: str, matrix: Matrix, sketch: Any = None
+    ) -> tuple[Any, Array, Array]:
+        """Return U, S and Vt; a sketch that is not NumPy's is given."""
+        if sketch is None:
+            sketch = normal_entries(self.seed, self.width, matrix.shape[1], matrix.dtype)
         try:
             return krylov_svd(matrix, sketch, self.n_components, self.passes)
         except NotFiniteError:
             raise ValueError(
                 f"{function}: `x` must be finite and its products too, got infinities or NaNs"
             ) from None
+
+
+def factorise_on_device(x: Any, *arguments: Any) -> tuple[Any, Any, Any]:
+    """Return U, S and Vt beside a matrix of torch or cupy."""
+    function = "randomized_svd"
+    name = framework_for(x).name_of(x)
+    given_dtype = np.dtype(np.float16 if name == "bfloat16" else name)  # both become float32
+    shape = tuple(int(size) for size in x.shape)
+    dtype = check_matrix(function, shape, given_dtype)
+    plan = plan_of(function, shape, *arguments)
+    matrix = OnDevice(x, dtype, plan.center)
+    u, s, vt = plan.factorise(function, matrix, matrix.sketch(plan.seed, plan.width))
+    u, s, vt = (matrix.settle(part).array for part in (u, s.astype(dtype), vt))
+    return u, s, vt
 
 
 def as_matrix(function: str, x: Any) -> Any:

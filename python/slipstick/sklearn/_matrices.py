@@ -118,7 +118,9 @@ def _gaussian_random_matrix(
     """Return a dense matrix of N(0, 1 / n_components)."""
     _check_input_size(n_components, n_features)
     rows, columns = slice(0, n_components), slice(0, n_features)
-    return block("gaussian", seed_of(random_state), rows, columns, n_components=n_components)
+    seed = seed_of(random_state)
+    entries: NDArray[np.float64] = block("gaussian", seed, rows, columns, n_components=n_components)
+    return entries
 
 
 def _sparse_random_matrix(
