@@ -10,7 +10,7 @@ import pytest
 
 import slipstick
 from attention_cases import LENGTHS, packed, starts
-from attention_on_device import attend, attend_packed
+from attention_on_device import attend, attend_packed, with_dtypes
 from attention_oracle import BF16, DTYPES, INF, Rows, bits, distance, expected, largest, ulp
 from test_attention_varlen import OPTIONS, sequences
 from test_attention_varlen_arguments import GOOD, REFUSALS
@@ -36,8 +36,7 @@ def compare(rows: Rows, arrays, options, heads):
     assert error <= yardstick + 2 * ulp(dtype, size)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "dtype"), with_dtypes(OPTIONS))
 def test_options(device, name, dtype):
     arrays = packed(LENGTHS, 4, 2, 13, 9, dtype)
     compare(attend_packed(device, arrays, OPTIONS[name]), arrays, OPTIONS[name], 4)
