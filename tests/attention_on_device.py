@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pytest
 
 import slipstick
 from attention_backward_oracle import Upstream
-from attention_oracle import Rows
+from attention_oracle import DTYPES, Rows
 from slipstick import AttentionGrads
 from slipstick.scales import Scale
 
 # What a device has to be given there; numbers of keys may lie there or on the host.
 _THERE = ("mask", "scale")
 _INTEGERS = ("key_lengths", "n_keys")
+
+
+def with_dtypes(cases: Iterable[Any]) -> list[Any]:
+    """Pair all cases with float32 and bfloat16, and every third with float64 and float16.
+
+    Those share the code of their kernels with the first two.
+    """
+    rare = (np.dtype(np.float64), np.dtype(np.float16))
+    return [
+        pytest.param(case, dtype, id=f"{case}-{dtype}")
+        for number, case in enumerate(cases)
+        for dtype in DTYPES
+        if dtype not in rare or number % 3 == 0
+    ]
 
 
 def moved(device: Any, options: dict[str, Any], *, integers: bool = False) -> dict[str, Any]:

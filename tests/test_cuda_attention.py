@@ -13,7 +13,7 @@ import pytest
 
 import slipstick
 from attention_cases import options_for
-from attention_on_device import attend
+from attention_on_device import attend, with_dtypes
 from attention_oracle import (
     BF16,
     DTYPES,
@@ -44,8 +44,7 @@ def grid_case(name, dtype):
     return arrays, expected(*arrays, OPTIONS[name])
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "dtype"), with_dtypes(OPTIONS))
 def test_options(device, name, dtype):
     arrays, want = grid_case(name, dtype)
     compare(attend(device, arrays, OPTIONS[name]), *arrays, OPTIONS[name], want=want)
@@ -81,9 +80,8 @@ def size_case(sizes, dtype, causal):
     return arrays, expected(*arrays, {"causal": causal})
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize(("sizes", "dtype"), with_dtypes(SIZES))
 def test_sizes(device, sizes, causal, dtype):
     arrays, want = size_case(sizes, dtype, causal)
     options = {"causal": causal}

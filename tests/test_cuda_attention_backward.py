@@ -13,7 +13,7 @@ import pytest
 import slipstick
 from attention_backward_oracle import Upstream, compare, expected, upstream_for
 from attention_cases import options_for
-from attention_on_device import differentiate, moved
+from attention_on_device import differentiate, moved, with_dtypes
 from attention_oracle import BF16, DTYPES, INF, bits, float_mask, inputs
 from slipstick.scales import LogN, SSMax, Su
 from test_attention_backward import refusal_cases
@@ -37,8 +37,7 @@ def check(device, arrays, upstream, options, *, want=None):
     return compare(grads, arrays, upstream, options, want=want)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "dtype"), with_dtypes(OPTIONS))
 def test_options(device, name, dtype):
     arrays, upstream, want = grid_case(name, dtype)
     check(device, arrays, upstream, OPTIONS[name], want=want)
@@ -83,9 +82,8 @@ def size_case(sizes, dtype, causal):
     return arrays, upstream, expected(arrays, upstream, {"causal": causal})
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize(("sizes", "dtype"), with_dtypes(SIZES))
 def test_sizes(device, sizes, causal, dtype):
     arrays, upstream, want = size_case(sizes, dtype, causal)
     check(device, arrays, upstream, {"causal": causal}, want=want)
