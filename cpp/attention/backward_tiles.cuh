@@ -96,6 +96,9 @@ protected:
             load_group(own_[0], a.query, problem_.query);
             load_group(own_[1], a.grad_out, a.grad_out_rows);
         }
+        // A group of its own: where nothing streams past, the last wait would not count it, and
+        // copies would arrive on top of the results.
+        commit_copies();
     }
     __device__ __forceinline__ void load_streamed(int buffer, const Place& place) {
         const BackwardArguments& a = arguments_;

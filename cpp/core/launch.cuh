@@ -27,7 +27,12 @@ inline void allow_shared_memory(const Context& context, const char* function, co
     const std::lock_guard lock(mutex);
     if (allowed.contains({entry, context.device})) return;
     const int most = device_attribute(context, cudaDevAttrMaxSharedMemoryPerBlockOptin, function);
-    check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, most), function);
+    // What the kernel declares itself comes out of the same room: asking for all of it is an error.
+    cudaFuncAttributes kernel{};
+    check(cudaFuncGetAttributes(&kernel, entry), function);
+    check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               most - static_cast<int>(kernel.sharedSizeBytes)),
+          function);
     allowed.insert({entry, context.device});
 }
 
@@ -37,8 +42,9 @@ template <class... Parameters, class... Arguments>
 void launch(const Context& context, const char* function, void (*kernel)(Parameters...), dim3 grid,
             dim3 block, size_t shared_bytes, const Arguments&... arguments) {
     const void* const entry = reinterpret_cast<const void*>(kernel);
-    // More than this has to be asked for.
-    constexpr size_t kFreeSharedBytes = 48 * 1024;
+    // More than 48 KiB has to be asked for, in which counts what the kernel declares itself: up to
+    // 16 KiB here.
+    constexpr size_t kFreeSharedBytes = 32 * 1024;
     if (shared_bytes > kFreeSharedBytes) allow_shared_memory(context, function, entry);
     std::tuple<Parameters...> values(arguments...);
     std::apply(
