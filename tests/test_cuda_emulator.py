@@ -84,6 +84,7 @@ def test_uninitialised_shared_memory_is_nothing_likely(trial):
         ("host_address", r"touched memory that is nobody's"),
         ("misaligned", r"accessed memory that is not aligned as its type has to be"),
         ("some_lanes_meet", r"waits at trials\.cu:\d+, but 7 threads of the block have ended"),
+        ("forgotten_copy", r"ends with copies that nobody has waited for"),
         ("misaligned_row", r"16 bytes of shared memory at an address that is no multiple of 16"),
         ("throws", r"^from a kernel$"),
     ],

@@ -81,6 +81,9 @@ void forget_block();
 void begin_copy(void* target, const void* source, bool valid);
 void commit_copies();
 void wait_for_copies(size_t pending);
+// The running thread ends. Refuses copies that are on their way: on a device they arrive whenever
+// they do, on top of what else lies there by then.
+void end_copies();
 // Refuses what is no row of a matrix: 16 bytes at a multiple of 16.
 void matrix_row(const void* row);
 

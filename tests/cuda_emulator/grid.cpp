@@ -125,6 +125,7 @@ void run_threads() {
             become(block.order.back());
             block.order.pop_back();
             (*block.thread)();
+            end_copies();
         }
     } catch (...) {
         block.failure = std::current_exception();

@@ -126,6 +126,12 @@ __global__ void copies(Operands operands) {
     operands.to[2 * threadIdx.x + 1] = shared[0];
 }
 
+// No group holds the copy, so no wait counts it.
+__global__ void forgotten_copy(Operands operands) {
+    ptx::copy_async(dynamic_shared<int>(), operands.from);
+    ptx::wait_for_copies<0>();
+}
+
 __global__ void misaligned_row(Operands) {
     uint32_t fragment[4];
     ptx::load_matrices(fragment, dynamic_shared<int>() + 1);
@@ -159,6 +165,7 @@ void run_trial(const std::string& name, int device, intptr_t stream, intptr_t fr
     run("some_lanes_meet", &some_lanes_meet, operands);
     run("tensor_product", &tensor_product, operands);
     run("copies", &copies, operands);
+    run("forgotten_copy", &forgotten_copy, operands);
     run("misaligned_row", &misaligned_row, operands);
     run("throws", &throws, operands);
     run_hopper_trial(name, context, operands.from, operands.to);

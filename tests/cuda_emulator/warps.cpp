@@ -76,6 +76,15 @@ void wait_for_copies(size_t pending) {
     }
 }
 
+void end_copies() {
+    const auto own = copies.find(running_thread());
+    if (own == copies.end()) return;
+    for (const std::vector<Copy>& group : own->second) {
+        if (!group.empty()) end_kernel("ends with copies that nobody has waited for");
+    }
+    copies.erase(own);
+}
+
 void matrix_row(const void* row) {
     if (reinterpret_cast<uintptr_t>(row) % 16 != 0)
         end_kernel("names 16 bytes of shared memory at an address that is no multiple of 16");
