@@ -324,8 +324,7 @@ void run(const Context& context, const Problem& given) {
                         is_direct<Acc>(problem.value, problem.dim_v)};
     launch(context, problem.function, &forward_tiles<Acc, columns>,
            dim3(static_cast<unsigned>(tiles_of(problem, Tile<Acc>::kRows))),
-           dim3(Tile<Acc>::kThreads), sizeof(Shared<Acc>),
-           prepare_tiles(context, problem, Tile<Acc>::kRows), direct);
+           dim3(Tile<Acc>::kThreads), sizeof(Shared<Acc>), problem, direct);
 }
 
 template <class Acc>
