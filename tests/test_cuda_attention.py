@@ -208,6 +208,19 @@ def test_a_row_with_one_key_is_its_value(device, scale, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_lambda_near_the_largest_float(device, dtype):
+    """Times log2 e it is beyond float32; the scores are not."""
+    for rows, dim in ((2, 8), (25, 8), (25, 9)):
+        query, key, value = inputs(1, 2, 2, rows, 1, dim, 8, dtype)
+        query = (0.01 * query.astype(np.float32)).astype(dtype)
+        got = attend(device, (query, key, value), {"scale": -3.4e38})
+        np.testing.assert_array_equal(got.out, np.broadcast_to(value, got.out.shape))
+        np.testing.assert_array_equal(got.entropy, 0)
+        np.testing.assert_array_equal(got.lse, got.max_logit)
+        assert np.isfinite(got.lse).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_empty_rows(device, dtype):
     for queries in (5, 30):
         arrays = inputs(2, 2, 1, queries, 3, 8, 8, dtype)

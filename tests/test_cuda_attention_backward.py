@@ -180,6 +180,22 @@ def test_large_scores_are_those_of_the_forward_pass(device, dtype, rows):
     np.testing.assert_array_equal(grads.value, np.full((1, 4), rows, dtype))
 
 
+@pytest.mark.parametrize("scale", [1e4, 1e20])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_weight_of_one_key_is_1_however_large_its_score(device, dtype, scale):
+    """Integers add up alike in every order; s and lse are rounded alike."""
+    rng = np.random.default_rng(0)
+    for rows in (3, 40):
+        query = rng.integers(-4, 5, (rows, 64)).astype(dtype)
+        key = rng.integers(-4, 5, (1, 64)).astype(dtype)
+        arrays = query, key, np.ones((1, 8), dtype)
+        upstream = Upstream(np.ones((rows, 8), dtype), None, None)
+        grads = differentiate(device, arrays, upstream, {"scale": scale})
+        np.testing.assert_array_equal(grads.value, np.full((1, 8), rows, dtype))
+        assert (grads.query == 0).all()
+        assert (grads.key == 0).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sharp_weights(device, dtype):
     for queries in (2, 30):

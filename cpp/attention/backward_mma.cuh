@@ -160,11 +160,13 @@ private:
     __device__ __forceinline__ Pair differentiate(float product, float grad,
                                                   const RowNumbers& numbers, float grad_entropy,
                                                   float bias) const {
+        // Rounded as lse is: with the product exact, or log2 e in both, p of a row's one large
+        // score would be off by the rounding of lse, which is all of p from scores of 2^24 on.
+        float score = product * numbers.factor;
         if constexpr (!full) {
-            const float p = exp2_fast(fmaf(product, numbers.factor, -numbers.lse));
+            const float p = exp2_fast((score - numbers.lse) * kLog2E);
             return {p, p * (grad - numbers.constant)};
         } else {
-            float score = product * numbers.factor;
             float slope = 1.0f;
             if (problem_.softcap != 0) {
                 const float t = tanhf(score * arguments_.inverse_cap);

@@ -30,8 +30,8 @@ using WideShape = BackwardShape<256, 4, 1, 32, 32>;
 
 // What the scores of a row need.
 struct alignas(16) RowNumbers {
-    float factor;       // lambda; times log2 e where nothing else becomes of a score
-    float lse;          // likewise
+    float factor;  // lambda
+    float lse;
     float constant;     // D - dL + dH H
     float grad_factor;  // lambda times BackwardArguments::key_unit
 };

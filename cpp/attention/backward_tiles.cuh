@@ -135,8 +135,7 @@ protected:
                                                   const Fetched& fetched) {
         if (thread() >= kRows) return;
         const int place = buffer * kRows + thread();
-        const float log2_e = full ? 1.0f : kLog2E;
-        numbers_[place] = {fetched.factor * log2_e, fetched.lse * log2_e, fetched.constant,
+        numbers_[place] = {fetched.factor, fetched.lse, fetched.constant,
                            fetched.factor * arguments_.key_unit};
         if constexpr (kHoldsOptions) options_[place] = options_of_row(row, there, fetched);
     }

@@ -21,10 +21,13 @@ inline constexpr float kHidden = -std::numeric_limits<float>::infinity();
 inline constexpr float kLowestExponent = -126.0f;
 
 // c of a row. A hidden key has the score -inf, which has to stay one when lambda is 0: the least
-// number takes its place. Its product with any float32 is below 2^-21, of which 2^u is 1.
+// number takes its place. Its product with any float32 is below 2^-21, of which 2^u is 1. The
+// greatest takes the place of a finite lambda's c beyond it, since infinity times r - m = 0 is NaN.
 __device__ __forceinline__ float exponent_scale(float factor) {
-    const float scale = fabsf(factor) * kLog2E;
-    return scale == 0 ? 0x1p-149f : scale;
+    constexpr float greatest = std::numeric_limits<float>::max();
+    const float size = fabsf(factor);
+    if (size == 0) return 0x1p-149f;
+    return size > greatest / kLog2E && size <= greatest ? greatest : size * kLog2E;
 }
 
 template <class T>

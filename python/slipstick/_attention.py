@@ -116,8 +116,9 @@ def attention(
     is an array of more than a number, lie there too; `key_lengths` and `n_keys` there or on the
     host. Nothing waits for the device, so calls can be captured into graphs, and nothing that lies
     there can be refused for its values: rows whose number of keys is negative, or whose length is
-    beyond the keys, become NaN. Bits are the same from call to call, whatever the batch and the
-    device's size; they differ from the CPU's, and from one kind of device to another.
+    beyond the keys, become NaN, but those that see no key stay 0. Bits are the same from call to
+    call, whatever the batch and the device's size; they differ from the CPU's, and from one kind of
+    device to another.
 
     Source: Su Jianlin, kexue.fm/archives/8823 (2021) and 9034 (2022).
 

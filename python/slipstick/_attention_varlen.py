@@ -87,7 +87,8 @@ def attention_varlen(
     -----
     All sequences and heads are computed at once. Memory beyond inputs and result grows linearly
     with tokens. On a CUDA device, see `attention`; `cu_seqlens_q` and `cu_seqlens_k` that lie there
-    cannot be refused for their values, and if they do not fit, all rows become NaN.
+    cannot be refused for their values, and if they do not fit, all rows become NaN (0 where `key`
+    has no tokens).
 
     Examples
     --------
