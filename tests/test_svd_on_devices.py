@@ -82,3 +82,26 @@ def test_what_is_refused(place):
         _svd.factorise_on_device(x, 8, 10, "auto", False, 0)
     with pytest.raises(TypeError, match=r"^randomized_svd: `x` must be of floats, integers or"):
         _svd.factorise_on_device(x.to(torch.complex64), 3, 10, "auto", False, 0)
+    x = torch.ones(9, 7, device=place)
+    for bad, message in (
+        (
+            x.clone().requires_grad_(),
+            r"`x` must not require a gradient \(call \.detach\(\) first\)",
+        ),
+        (x.to_sparse(), r"`x` must be dense on a device, got torch\.sparse_coo$"),
+        (
+            x.to(torch.float8_e4m3fn),
+            r"`x` must be of floats, integers or bools, got float8_e4m3fn$",
+        ),
+    ):
+        with pytest.raises(TypeError, match=rf"^randomized_svd: {message}"):
+            _svd.factorise_on_device(bad, 3, 10, "auto", False, 0)
+
+
+def test_tensors_of_a_subclass(place):
+    class Tensor(torch.Tensor):
+        pass
+
+    x = torch.from_numpy(decaying(40, 20, "float32")).to(place)
+    same = _svd.factorise_on_device(x.as_subclass(Tensor), 3, 10, "auto", False, 0)[1]
+    assert torch.equal(same, _svd.factorise_on_device(x, 3, 10, "auto", False, 0)[1])

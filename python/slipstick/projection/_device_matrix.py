@@ -25,6 +25,16 @@ class Torch:
         self._torch = sys.modules["torch"]
         self._device = like.device
 
+    def check(self, function: str, array: Any) -> None:
+        """Refuse what only the framework itself computes with."""
+        if array.layout != self._torch.strided:
+            raise TypeError(f"{function}: `x` must be dense on a device, got {array.layout}")
+        if array.requires_grad:
+            raise TypeError(
+                f"{function}: `x` must not require a gradient (call .detach() first), got one that "
+                "does"
+            )
+
     def name_of(self, array: Any) -> str:
         return str(array.dtype).partition(".")[2]
 
@@ -52,6 +62,9 @@ class Cupy:
         self._cupy = sys.modules["cupy"]
         self._device = like.device
 
+    def check(self, function: str, array: Any) -> None:
+        """Take every array: cupy's are dense and have no gradients."""
+
     def name_of(self, array: Any) -> str:
         return str(array.dtype.name)
 
@@ -74,8 +87,9 @@ class Cupy:
 
 
 def framework_for(x: Any) -> Torch | Cupy:
-    """Return what computes with an array on a device."""
-    return (Torch if type(x).__module__.partition(".")[0] == "torch" else Cupy)(x)
+    """Return what computes with an array on a device; tensors may be of a subclass."""
+    of_torch = any(str(base.__module__).partition(".")[0] == "torch" for base in type(x).__mro__)
+    return (Torch if of_torch else Cupy)(x)
 
 
 class Block:
