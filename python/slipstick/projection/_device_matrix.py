@@ -7,6 +7,7 @@ NumPy factorises them.
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,10 @@ class Torch:
     def __init__(self, like: Any) -> None:
         self._torch = sys.modules["torch"]
         self._device = like.device
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Return what to compute in: torch does so where tensors lie."""
+        return nullcontext()
 
     def check(self, function: str, array: Any) -> None:
         """Refuse what only the framework itself computes with."""
@@ -62,6 +67,11 @@ class Cupy:
         self._cupy = sys.modules["cupy"]
         self._device = like.device
 
+    def current(self) -> AbstractContextManager[Any]:
+        """Return what to compute in: cupy does so on the current device, wherever arrays lie."""
+        device: AbstractContextManager[Any] = self._device
+        return device
+
     def check(self, function: str, array: Any) -> None:
         """Take every array: cupy's are dense and have no gradients."""
 
@@ -72,12 +82,10 @@ class Cupy:
         return array.astype(dtype, copy=False)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        with self._device:
-            return self._cupy.empty(shape, dtype)
+        return self._cupy.empty(shape, dtype)
 
     def upload(self, array: Array) -> Any:
-        with self._device:
-            return self._cupy.asarray(array)
+        return self._cupy.asarray(array)
 
     def download(self, array: Any) -> Array:
         return np.asarray(array.get())

@@ -150,9 +150,10 @@ def factorise_on_device(x: Any, *arguments: Any) -> tuple[Any, Any, Any]:
     shape = tuple(int(size) for size in x.shape)
     dtype = check_matrix(function, shape, given_dtype)
     plan = plan_of(function, shape, *arguments)
-    matrix = OnDevice(x, dtype, plan.center)
-    u, s, vt = plan.factorise(function, matrix, matrix.sketch(plan.seed, plan.width))
-    u, s, vt = (matrix.settle(part).array for part in (u, s.astype(dtype), vt))
+    with framework.current():
+        matrix = OnDevice(x, dtype, plan.center)
+        u, s, vt = plan.factorise(function, matrix, matrix.sketch(plan.seed, plan.width))
+        u, s, vt = (matrix.settle(part).array for part in (u, s.astype(dtype), vt))
     return u, s, vt
 
 
