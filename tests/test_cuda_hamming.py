@@ -86,3 +86,7 @@ def test_more_codes_than_32_bits_count(emulated_cuda):
         codes = emulated_cuda.empty((2**33, 8), np.uint8)
         distances, indices = hamming_topk(codes[:3], codes, 10)
         assert distances.shape == indices.shape == (3, 10)
+        with pytest.raises(
+            ValueError, match=r"^hamming_topk: `k` must be below 2\*\*32 on CUDA, got 4294967296$"
+        ):
+            hamming_topk(codes[:1], codes, 2**32)

@@ -5,6 +5,9 @@ The frameworks' CPU arrays serve as well, so that this runs without a device.
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -82,3 +85,68 @@ def test_what_is_refused(place):
         _svd.factorise_on_device(x, 8, 10, "auto", False, 0)
     with pytest.raises(TypeError, match=r"^randomized_svd: `x` must be of floats, integers or"):
         _svd.factorise_on_device(x.to(torch.complex64), 3, 10, "auto", False, 0)
+    x = torch.ones(9, 7, device=place)
+    for bad, message in (
+        (
+            x.clone().requires_grad_(),
+            r"`x` must not require a gradient \(call \.detach\(\) first\)",
+        ),
+        (x.to_sparse(), r"`x` must be dense on a device, got torch\.sparse_coo$"),
+        (
+            x.to(torch.float8_e4m3fn),
+            r"`x` must be of floats, integers or bools, got float8_e4m3fn$",
+        ),
+    ):
+        with pytest.raises(TypeError, match=rf"^randomized_svd: {message}"):
+            _svd.factorise_on_device(bad, 3, 10, "auto", False, 0)
+
+
+def test_tensors_of_a_subclass(place):
+    class Tensor(torch.Tensor):
+        pass
+
+    x = torch.from_numpy(decaying(40, 20, "float32")).to(place)
+    same = _svd.factorise_on_device(x.as_subclass(Tensor), 3, 10, "auto", False, 0)[1]
+    assert torch.equal(same, _svd.factorise_on_device(x, 3, 10, "auto", False, 0)[1])
+
+
+class Device:
+    """Stands for a device of cupy that is not the current one."""
+
+    is_current = False
+
+    def __enter__(self):
+        Device.is_current = True
+
+    def __exit__(self, *_):
+        Device.is_current = False
+
+
+class OfCupy(np.ndarray):
+    """Stands for an array of cupy, which computes on the current device, wherever it lies."""
+
+    device = Device()
+
+    def __array_ufunc__(self, function, method, *inputs, **options):
+        assert Device.is_current
+        inputs = [np.asarray(x) if isinstance(x, OfCupy) else x for x in inputs]
+        if "out" in options:
+            options["out"] = tuple(np.asarray(x) for x in options["out"])
+        return np.asarray(getattr(function, method)(*inputs, **options)).view(OfCupy)
+
+    def get(self):
+        return np.array(self)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_cupy_computes_on_the_device_of_the_matrix(monkeypatch, center):
+    cupy = SimpleNamespace(
+        empty=lambda shape, dtype: np.empty(shape, dtype).view(OfCupy),
+        asarray=lambda array: np.array(array).view(OfCupy),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    x = decaying(60, 30, "float32")
+    factors = _svd.factorise_on_device(cupy.asarray(x), 3, 10, "auto", center, 0)
+    assert not Device.is_current
+    for factor, wanted in zip(factors, projection.randomized_svd(x, 3, center=center), strict=True):
+        np.testing.assert_allclose(factor.get(), wanted, atol=2e-5)

@@ -12,6 +12,7 @@
 // of shared memory for a pair, about 6 clocks for the 32 lanes of 512 clocks / 16 queries.
 #include <algorithm>
 
+#include "core/error.hpp"
 #include "core/launch.cuh"
 #include "projection/codes.cuh"
 #include "projection/cuda.hpp"
@@ -289,6 +290,8 @@ unsigned blocks_of(int64_t blocks) { return static_cast<unsigned>(std::min(block
 
 void hamming_topk(const Context& context, const ConstTensor& queries, const ConstTensor& codes,
                   int64_t k, const Tensor& distances, const Tensor& indices) {
+    // The sort counts keys in 32 bits.
+    if (k >= int64_t{1} << 32) refuse_value(kFunction, "`k` must be below 2**32 on CUDA, got ", k);
     if (distances.size() == 0) return;
     const DeviceGuard guard(context, kFunction);
     Search search{};

@@ -51,8 +51,6 @@ __device__ __forceinline__ int64_t part_of(const Problem& problem, int64_t compo
     return ((component + 1) * problem.nonzeros - 1) / problem.components;
 }
 
-constexpr uint32_t kNoEntry = 0xffffffffu;
-
 template <class Sum>
 constexpr int kEach = 64 / static_cast<int>(sizeof(Sum));  // rows of a thread
 
@@ -100,15 +98,12 @@ __global__ void __launch_bounds__(kThreads) add_columns(const Problem problem, c
             }
             for (int i = thread; i < kColumns * parts; i += kThreads) {
                 const int j = i % kColumns;
-                uint32_t entry = kNoEntry;
-                if (j < count) {
-                    const Hashed drawn =
-                        hashed_entry(problem.seed, problem.components, problem.nonzeros,
-                                     first_part + i / kColumns, feature + static_cast<uint64_t>(j));
-                    entry = static_cast<uint32_t>(drawn.component) << 1 |
-                            static_cast<uint32_t>(drawn.negative);
-                }
-                entries[i] = entry;
+                if (j >= count) continue;
+                const Hashed drawn =
+                    hashed_entry(problem.seed, problem.components, problem.nonzeros,
+                                 first_part + i / kColumns, feature + static_cast<uint64_t>(j));
+                entries[i] = static_cast<uint32_t>(drawn.component) << 1 |
+                             static_cast<uint32_t>(drawn.negative);
             }
             __syncthreads();
             if (feature % kDepthBlock == 0) {
@@ -119,9 +114,10 @@ __global__ void __launch_bounds__(kThreads) add_columns(const Problem problem, c
                 }
             }
             const uint32_t* const own = entries + own_part * kColumns;
-            for (int j = 0; j < kColumns; ++j) {
+#pragma unroll 4
+            for (int j = 0; j < count; ++j) {
                 const uint32_t entry = own[j];
-                if ((entry & ~1u) != sought || entry == kNoEntry || !has_component) continue;
+                if ((entry & ~1u) != sought || !has_component) continue;
                 const Sum* const line = numbers + j * pitch + own_row;
 #pragma unroll
                 for (int r = 0; r < rows_each; ++r)

@@ -53,7 +53,7 @@ def hamming_topk(queries: Any, codes: Any, k: int) -> tuple[Any, Any]:
     codes : array of shape (n, n_bytes), uint8
         Of any strides, read in place; a memory map too.
     k : int
-        From 1 to n.
+        From 1 to n; below 2**32 on a CUDA device.
 
     Returns
     -------

@@ -7,6 +7,7 @@ NumPy factorises them.
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,20 @@ class Torch:
     def __init__(self, like: Any) -> None:
         self._torch = sys.modules["torch"]
         self._device = like.device
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Return what to compute in: torch does so where tensors lie."""
+        return nullcontext()
+
+    def check(self, function: str, array: Any) -> None:
+        """Refuse what only the framework itself computes with."""
+        if array.layout != self._torch.strided:
+            raise TypeError(f"{function}: `x` must be dense on a device, got {array.layout}")
+        if array.requires_grad:
+            raise TypeError(
+                f"{function}: `x` must not require a gradient (call .detach() first), got one that "
+                "does"
+            )
 
     def name_of(self, array: Any) -> str:
         return str(array.dtype).partition(".")[2]
@@ -52,6 +67,14 @@ class Cupy:
         self._cupy = sys.modules["cupy"]
         self._device = like.device
 
+    def current(self) -> AbstractContextManager[Any]:
+        """Return what to compute in: cupy does so on the current device, wherever arrays lie."""
+        device: AbstractContextManager[Any] = self._device
+        return device
+
+    def check(self, function: str, array: Any) -> None:
+        """Take every array: cupy's are dense and have no gradients."""
+
     def name_of(self, array: Any) -> str:
         return str(array.dtype.name)
 
@@ -59,12 +82,10 @@ class Cupy:
         return array.astype(dtype, copy=False)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        with self._device:
-            return self._cupy.empty(shape, dtype)
+        return self._cupy.empty(shape, dtype)
 
     def upload(self, array: Array) -> Any:
-        with self._device:
-            return self._cupy.asarray(array)
+        return self._cupy.asarray(array)
 
     def download(self, array: Any) -> Array:
         return np.asarray(array.get())
@@ -74,8 +95,9 @@ class Cupy:
 
 
 def framework_for(x: Any) -> Torch | Cupy:
-    """Return what computes with an array on a device."""
-    return (Torch if type(x).__module__.partition(".")[0] == "torch" else Cupy)(x)
+    """Return what computes with an array on a device; tensors may be of a subclass."""
+    of_torch = any(str(base.__module__).partition(".")[0] == "torch" for base in type(x).__mro__)
+    return (Torch if of_torch else Cupy)(x)
 
 
 class Block:

@@ -138,14 +138,22 @@ class Plan(NamedTuple):
 def factorise_on_device(x: Any, *arguments: Any) -> tuple[Any, Any, Any]:
     """Return U, S and Vt beside a matrix of torch or cupy."""
     function = "randomized_svd"
-    name = framework_for(x).name_of(x)
-    given_dtype = np.dtype(np.float16 if name == "bfloat16" else name)  # both become float32
+    framework = framework_for(x)
+    framework.check(function, x)
+    name = framework.name_of(x)
+    try:
+        given_dtype = np.dtype(np.float16 if name == "bfloat16" else name)  # both become float32
+    except TypeError:
+        raise TypeError(
+            f"{function}: `x` must be of floats, integers or bools, got {name}"
+        ) from None
     shape = tuple(int(size) for size in x.shape)
     dtype = check_matrix(function, shape, given_dtype)
     plan = plan_of(function, shape, *arguments)
-    matrix = OnDevice(x, dtype, plan.center)
-    u, s, vt = plan.factorise(function, matrix, matrix.sketch(plan.seed, plan.width))
-    u, s, vt = (matrix.settle(part).array for part in (u, s.astype(dtype), vt))
+    with framework.current():
+        matrix = OnDevice(x, dtype, plan.center)
+        u, s, vt = plan.factorise(function, matrix, matrix.sketch(plan.seed, plan.width))
+        u, s, vt = (matrix.settle(part).array for part in (u, s.astype(dtype), vt))
     return u, s, vt
 
 
