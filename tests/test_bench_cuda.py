@@ -114,25 +114,26 @@ def projection_bench(bench, monkeypatch):
 def test_every_case_of_projection_runs(projection_bench):
     """With few rows each: an error is of rounding, where another map would be off by about 1."""
     limits = {"float32": 2.0**-14, "float64": 2.0**-43, "float16": 2.0**-7, "bfloat16": 2.0**-4}
-    names, seen = [], set()
+    seen = set()
     for task in projection_bench.tasks(1 << 20):
-        names.append(task.name)
         (dtype,) = [word for word in task.name.split() if word in limits] or ["float64"]
+        # A sketch does not give singular values to rounding.
+        limit = 2.0**-6 if task.name.startswith("randomized_svd") else limits[dtype]
         for name, contender in task.make().items():
             seen.add(name)
             if contender.error is None:
                 contender.call()
             elif name not in ("torch, niter 2", "torch TF32, stored"):  # less is asked of them
-                assert contender.error() < limits[dtype], (task.name, name)
+                assert contender.error() < limit, (task.name, name)
         assert task.unit in sys.modules["cuda_clock"].OF_POPULATION_COUNTS
     assert {"slipstick", "slipstick, fast", "torch, stored", "torch, drawn"} <= seen
-    assert len(set(names)) == len(names)
 
 
 def test_sizes_are_divided(projection_bench):
-    whole, eighth = (list(projection_bench.tasks(divide)) for divide in (1, 8))
-    assert "rademacher float32 1048576x10000 to 256" in [task.name for task in whole]
-    assert "rademacher float32 131072x10000 to 256" in [task.name for task in eighth]
+    whole, eighth = ([x.name for x in projection_bench.tasks(divide)] for divide in (1, 8))
+    assert len(set(whole)) == len(whole)
+    assert "rademacher float32 1048576x10000 to 256" in whole
+    assert "rademacher float32 131072x10000 to 256" in eighth
     refused = run("cuda_projection.py", "--list", "--divide", "0")
     assert refused.returncode == 2
     assert refused.stderr.endswith("--divide must be at least 1, got 0\n")

@@ -199,8 +199,9 @@ def back_project(
     Notes
     -----
     A result depends on neither threads, instruction set, CUDA device, batch nor the features beside
-    it, to the last bit: within each block of 256 components a sum is one chain of fused multiply-adds, of
-    "rademacher" the chain of the sums of four components each, and the blocks are added in order.
+    it, to the last bit: within each block of 256 components a sum is one chain of fused
+    multiply-adds, of "rademacher" the chain of the sums of four components each, and the blocks are
+    added in order.
 
     Examples
     --------
