@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +26,7 @@ def bench():
     import cuda_attention  # noqa: F401
     import cuda_clock
     import cuda_mitchell
+    import cuda_projection  # noqa: F401
 
     yield cuda_clock, cuda_mitchell
     sys.path.remove(str(FOLDER))
@@ -100,6 +103,53 @@ def test_every_case_of_attention_runs(attention_bench):
     assert len(set(names)) == len(names)
 
 
+@pytest.fixture
+def projection_bench(bench, monkeypatch):
+    cases = sys.modules["cuda_projection"]
+    monkeypatch.setattr(cases, "DEVICE", "cpu")
+    return cases
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+def test_every_case_of_projection_runs(projection_bench):
+    """With few rows each: an error is of rounding, where another map would be off by about 1."""
+    limits = {"float32": 2.0**-14, "float64": 2.0**-43, "float16": 2.0**-7, "bfloat16": 2.0**-4}
+    seen = set()
+    for task in projection_bench.tasks(1 << 20):
+        (dtype,) = [word for word in task.name.split() if word in limits] or ["float64"]
+        # A sketch does not give singular values to rounding.
+        limit = 2.0**-6 if task.name.startswith("randomized_svd") else limits[dtype]
+        for name, contender in task.make().items():
+            seen.add(name)
+            if contender.error is None:
+                contender.call()
+            elif name not in ("torch, niter 2", "torch TF32, stored"):  # less is asked of them
+                assert contender.error() < limit, (task.name, name)
+        assert task.unit in sys.modules["cuda_clock"].OF_POPULATION_COUNTS
+    assert {"slipstick", "slipstick, fast", "torch, stored", "torch, drawn"} <= seen
+
+
+def test_sizes_are_divided(projection_bench):
+    whole, eighth = ([x.name for x in projection_bench.tasks(divide)] for divide in (1, 8))
+    assert len(set(whole)) == len(whole)
+    assert "rademacher float32 1048576x10000 to 256" in whole
+    assert "rademacher float32 131072x10000 to 256" in eighth
+    refused = run("cuda_projection.py", "--list", "--divide", "0")
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("--divide must be at least 1, got 0\n")
+
+
+def test_population_counts_without_a_driver(bench, monkeypatch):
+    """The rate of 132 multiprocessors at 1980 MHz; not a number where no driver says a clock."""
+    clock, _ = bench
+    card = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(clock, "_peaks", {})
+    for said, rate in (("1980", 16 * 132 * 1.98), ("unknown", math.nan)):
+        monkeypatch.setattr(clock, "_of_driver", lambda field, said=said: said)
+        assert clock._population_counts() == pytest.approx(rate, nan_ok=True)
+
+
 def test_shares_of_the_peaks(bench, monkeypatch):
     clock, _ = bench
     from contest import Contender, Task
@@ -126,7 +176,7 @@ def run(program, *arguments):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-@pytest.mark.parametrize("program", ["cuda_mitchell.py", "cuda_attention.py"])
+@pytest.mark.parametrize("program", ["cuda_mitchell.py", "cuda_attention.py", "cuda_projection.py"])
 def test_without_a_device_one_sentence(program):
     result = run(program)
     assert result.returncode == 1
@@ -140,6 +190,8 @@ def test_without_a_device_one_sentence(program):
 def test_cases_are_named_without_a_device():
     names = run("cuda_attention.py", "--list").stdout.splitlines()
     assert "forward log n d128 N32768 causal" in names
+    names = run("cuda_projection.py", "--list").stdout.splitlines()
+    assert "hadamard float32 8192x32768" in names
     names = run("cuda_mitchell.py", "--list").stdout.splitlines()
     assert "matmul float32 8192 x 8192 x 8192" in names
     assert "multiply float32 2^26, mitchell" in names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -17,16 +18,18 @@ from slipstick.torch import (  # noqa: E402
     attention,
     mitchell_conv2d,
     mitchell_matmul,
+    project,
 )
 
 has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 
 
-@pytest.mark.parametrize("name", ["mitchell_matmul", "mitchell_conv2d", "attention"])
+@pytest.mark.parametrize("name", ["mitchell_matmul", "mitchell_conv2d", "attention", "project"])
 def test_operators_and_their_gradients_are_registered(name):
     assert has_kernel(f"slipstick::{name}", "CUDA")
     assert has_kernel(f"slipstick::{name}", "AutocastCUDA")
-    assert has_kernel(f"slipstick::{name}_backward", "CUDA")
+    gradient = "back_project" if name == "project" else f"{name}_backward"
+    assert has_kernel(f"slipstick::{gradient}", "CUDA")
 
 
 def test_fake_tensors_have_shapes_and_devices():
@@ -39,6 +42,17 @@ def test_fake_tensors_have_shapes_and_devices():
         )
         out = mitchell_conv2d(images, weight)
         assert (out.shape, out.device.type) == ((2, 4, 6, 6), "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int16])
+def test_fake_project(dtype):
+    with FakeTensorMode():
+        x = torch.empty(2, 3, 50, device="cuda", dtype=dtype)
+        out = project(x, 16, kind="sjlt")
+        wide = dtype if dtype.is_floating_point else torch.float64
+        assert (out.shape, out.dtype, out.device.type) == ((2, 3, 16), wide, "cuda")
+        back = torch.ops.slipstick.back_project(out, 50, "sjlt")
+        assert (back.shape, back.dtype, back.device) == (x.shape, wide, out.device)
 
 
 @pytest.mark.parametrize("lengths", [None, 7, [7, 3], "cpu", "cuda"])
@@ -76,10 +90,16 @@ def test_devices_are_not_mixed_and_others_have_no_kernel():
         for name in ("mask", "scale"):
             with pytest.raises(ValueError, match=rf"^attention: `{name}` must be on device cuda:0"):
                 attention(head, head, head, **{name: other[0, 0]})
-        with pytest.raises(
-            ValueError, match=r"`a` must be on the CPU or a CUDA device, which alone has a kernel"
+        elsewhere = torch.empty(4, 4, device="xpu")
+        for name, call in (
+            ("a", partial(mitchell_matmul, b=b)),
+            ("x", partial(project, n_components=2)),
         ):
-            mitchell_matmul(torch.empty(4, 4, device="xpu"), b)
+            with pytest.raises(
+                ValueError,
+                match=rf"`{name}` must be on the CPU or a CUDA device, which alone has a kernel",
+            ):
+                call(elsewhere)
 
 
 def test_the_default_device_does_not_matter():
@@ -110,6 +130,25 @@ def test_products_and_gradients_have_the_cpus_bits(gradient, dtype):
         out = mitchell_matmul(a, b, gradient=gradient)
         out.backward(torch.ones_like(out))
         results.append([x.detach().cpu() for x in (out, a.grad, b.grad)])
+    for mine, theirs in zip(*results, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian", "srht", "sjlt"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_project_and_its_gradient_have_the_cpus_bits(dtype, kind, compiled):
+    generator = torch.Generator().manual_seed(3)
+    cpu, grad = (torch.randn(5, 70, size, generator=generator).to(dtype) for size in (600, 41))
+    call = torch.compile(project) if compiled else project
+    results = []
+    for device in ("cpu", "cuda"):
+        x = cpu.to(device).requires_grad_()
+        out = call(x, 41, kind=kind, seed=2**63)
+        out.backward(grad.to(device))
+        results.append([out.detach().cpu(), x.grad.cpu()])
     for mine, theirs in zip(*results, strict=True):
         assert torch.equal(mine, theirs)
 

@@ -172,18 +172,28 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def main(
     description: str,
-    tasks: Callable[[], Iterator[Task | Quantity]],
+    tasks: Callable[..., Iterator[Any]],
     packages: tuple[str, ...] = (),
     clock: Clock = CPU,
+    divides: bool = False,
 ) -> None:
-    """Time the tasks that the command line chooses; `packages` are peers whose versions count."""
+    """Time the tasks that the command line chooses; `packages` are peers whose versions count.
+
+    With `divides`, `tasks` takes a number that the command line gives, by which it divides sizes.
+    """
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="cases whose name has it")
     parser.add_argument("--rounds", type=int, default=clock.rounds, help="default: %(default)s")
     parser.add_argument("--list", action="store_true", help="name the cases, time nothing")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    if divides:
+        text = "leave one row of N, for cards with less memory"
+        parser.add_argument("--divide", type=int, default=1, metavar="N", help=text)
     options = parser.parse_args()
-    chosen = [task for task in tasks() if options.only in task.name]
+    if divides and options.divide < 1:
+        parser.error(f"--divide must be at least 1, got {options.divide}")
+    given = tasks(options.divide) if divides else tasks()
+    chosen = [task for task in given if options.only in task.name]
     if options.list:
         print("\n".join(task.name for task in chosen))
         return

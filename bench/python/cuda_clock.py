@@ -7,6 +7,7 @@ call, so that no launch is waited for within the events, and more than any L2 ho
 
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
 from collections.abc import Iterator
@@ -26,18 +27,21 @@ FEWEST = 5
 Operations = dict[str, tuple[str, int]]
 OPERATIONS: Operations = {"B": ("copy", 1), "FLOP": ("FFMA", 1), "MAC": ("FFMA", 2)}
 OF_TENSOR_CORES: Operations = {"B": ("copy", 1), "FLOP": ("bfloat16", 1)}
+OF_POPULATION_COUNTS: Operations = OPERATIONS | {"popcount": ("popcount", 1)}
+POPULATION_COUNTS_A_CLOCK = 16  # of 32 bits, by a multiprocessor
 
-# Measured by `peaks`, and used by `time`: B/s of a copy, FLOP/s of float32 and of bfloat16.
+# Measured by `peaks`, and used by `time`: B/s of a copy, FLOP/s of float32 and of bfloat16. Those
+# of population counts are of the highest clock.
 _peaks: dict[str, float] = {}
 
 
-def _driver() -> str:
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+def _of_driver(field: str) -> str:
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
     try:
-        lines = subprocess.run(command, capture_output=True, text=True).stdout.split()
+        lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     except OSError:
         lines = []
-    return lines[0] if lines else "unknown"
+    return lines[0].strip() if lines else "unknown"
 
 
 def facts() -> dict[str, str]:
@@ -53,7 +57,7 @@ def facts() -> dict[str, str]:
         "device": f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
         f"{properties.multi_processor_count} multiprocessors, "
         f"{properties.L2_cache_size / 2**20:.0f} MiB of L2",
-        "driver": _driver(),
+        "driver": _of_driver("driver_version"),
         "CUDA of torch": str(torch.version.cuda),
     }
 
@@ -107,6 +111,21 @@ def peaks_of_tensor_cores() -> Iterator[Quantity]:
     yield Quantity("bfloat16 matmul 8192^3 by torch", "GFLOP/s", of_bfloat16)
 
 
+def _population_counts() -> float:
+    clock = _of_driver("clocks.max.sm")  # MHz
+    multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+    rate = float(clock) * 1e6 if clock.isdecimal() else math.nan
+    _peaks["popcount"] = POPULATION_COUNTS_A_CLOCK * multiprocessors * rate
+    return _peaks["popcount"] / 1e9
+
+
+def peaks_of_population_counts() -> Iterator[Quantity]:
+    """`peaks`, and population counts as the highest clock allows them."""
+    yield from peaks()
+    name = "population counts of 32 bits, 16 a clock and multiprocessor at the highest clock"
+    yield Quantity(name, "G/s", _population_counts)
+
+
 def _errors(contenders: dict[str, Contender]) -> dict[str, float] | None:
     found = {
         name: contender.error()
@@ -143,4 +162,10 @@ def time_task(task: Task, rounds: int, operations: Operations = OPERATIONS) -> R
 CUDA = Clock(facts, peaks, time_task, rounds=25)
 TENSOR_CORES = Clock(
     facts, peaks_of_tensor_cores, partial(time_task, operations=OF_TENSOR_CORES), rounds=25
+)
+POPULATION_COUNTS = Clock(
+    facts,
+    peaks_of_population_counts,
+    partial(time_task, operations=OF_POPULATION_COUNTS),
+    rounds=25,
 )

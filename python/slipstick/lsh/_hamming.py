@@ -22,7 +22,7 @@ def hamming_distance(a: Any, b: Any) -> Any:
     Returns
     -------
     array of shape (...), int32
-        In the framework of `a`.
+        In the framework of `a`, on its device.
 
     Raises
     ------
@@ -59,8 +59,8 @@ def hamming_topk(queries: Any, codes: Any, k: int) -> tuple[Any, Any]:
     -------
     distances : array of shape (..., k), int32
     indices : array of shape (..., k), int64
-        Rows of `codes`. Both in the framework of `queries`, sorted by (distance, index): of codes
-        equally far the first come first.
+        Rows of `codes`. Both in the framework of `queries`, on its device, sorted by (distance,
+        index): of codes equally far the first come first.
 
     Raises
     ------
@@ -71,7 +71,9 @@ def hamming_topk(queries: Any, codes: Any, k: int) -> tuple[Any, Any]:
     -----
     All codes are compared with all queries. Memory beyond the results: up to 64 MiB of candidates a
     thread, or 16 k bytes where one query has more; 8 bytes a result, times the number of ranges
-    into which the codes are split where there are fewer queries than threads can share.
+    into which the codes are split where there are fewer queries than threads can share. On a CUDA
+    device a histogram of the distances gives the k-th one, and a second look collects the codes up
+    to it.
 
     Examples
     --------

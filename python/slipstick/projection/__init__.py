@@ -4,7 +4,10 @@
 of Johnson and Lindenstrauss (1984) k of order ``ln N / eps**2`` keeps all distances among N points
 within a factor 1 +- eps. Every entry of A is a pure function of (kind, seed, component, feature),
 made from the counter-based generator Philox4x32-10 inside the kernel that uses it: the matrix takes
-no memory, and it is the same for every thread count, instruction set, batch and chunk.
+no memory, and it is the same for every thread count, instruction set, batch, chunk and CUDA device.
+
+Arrays of torch and cupy on a CUDA device are projected, transformed and factorised there, where
+slipstick was built with CUDA; `distortion` and `StreamingSVD` take arrays on the CPU.
 """
 
 from slipstick.projection._distortion import DistortionReport, distortion

@@ -38,11 +38,12 @@ def hadamard(x: Any, *, axis: int = -1, out: Any = None) -> Any:
     Notes
     -----
     The transform is its own inverse, up to rounding. A result depends on neither threads,
-    instruction set nor batch, to the last bit: with n = 2**p the butterflies ``(a, b) -> (a + b, a
-    - b)`` run at strides 1, 2, 4, ..., n / 2 in that order, and before the stages 0, 4, 8, ... all
-    numbers are multiplied by 1/4 (by 1/2 where two or three stages are left, by nothing where one
-    is). For odd p the first factor has the square root of 1/2, rounded to the type of the sums, in
-    it. Nothing on the way is larger than the norm of the vector: large numbers do not overflow.
+    instruction set, CUDA device nor batch, to the last bit: with n = 2**p the butterflies
+    ``(a, b) -> (a + b, a - b)`` run at strides 1, 2, 4, ..., n / 2 in that order, and before the
+    stages 0, 4, 8, ... all numbers are multiplied by 1/4 (by 1/2 where two or three stages are
+    left, by nothing where one is). For odd p the first factor has the square root of 1/2, rounded
+    to the type of the sums, in it. Nothing on the way is larger than the norm of the vector: large
+    numbers do not overflow.
 
     Examples
     --------

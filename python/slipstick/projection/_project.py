@@ -189,7 +189,7 @@ def back_project(
     Returns
     -------
     array of shape (..., n_features)
-        ``A^T y`` with the scale, the dtypes and the precision of `project`.
+        ``A^T y`` with the scale, the dtypes and the precision of `project`, where `y` is.
 
     Raises
     ------
@@ -198,9 +198,10 @@ def back_project(
 
     Notes
     -----
-    A result depends on neither threads, instruction set, batch nor the features beside it, to the
-    last bit: within each block of 256 components a sum is one chain of fused multiply-adds, of
-    "rademacher" the chain of the sums of four components each, and the blocks are added in order.
+    A result depends on neither threads, instruction set, CUDA device, batch nor the features beside
+    it, to the last bit: within each block of 256 components a sum is one chain of fused
+    multiply-adds, of "rademacher" the chain of the sums of four components each, and the blocks are
+    added in order.
 
     Examples
     --------
@@ -257,8 +258,8 @@ def block(
     Returns
     -------
     array of shape (rows, columns)
-        Equal to the same part of any larger block: an ndarray of float64, or `out`, where entries
-        of float32 are those of float64, rounded.
+        Equal to the same part of any larger block, on every device: an ndarray of float64, or
+        `out`, where entries of float32 are those of float64, rounded.
 
     Raises
     ------

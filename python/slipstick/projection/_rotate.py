@@ -56,7 +56,8 @@ def rotate(
 
     With bit j & 127 of the Philox block at counter (round, (j >> 7) mod 2**32, j >> 39, 0x524F5400)
     feature j changes its sign where the bit is 1. A result depends on neither threads, instruction
-    set nor batch, to the last bit, and nothing on the way is larger than the norm of the vector.
+    set, CUDA device nor batch, to the last bit, and nothing on the way is larger than the norm of
+    the vector.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """`slipstick selftest`: whether this installation computes what it should.
 
 Every family is compared with `slipstick.reference`, at every instruction-set level and on 1, 2 and
-7 threads; or, on a CUDA device, Mitchell's with the CPU, bit for bit, and attention with the same
-reference as on the CPU.
+7 threads; or, on a CUDA device, Mitchell's and random projection with the CPU, bit for bit, and
+attention with the same reference as on the CPU.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from typing import TextIO
 
 from slipstick._version import __version__
 from slipstick.bench import machine
-from slipstick.selftest import _attention, _devices, _mitchell, _mitchell_cuda, _projection
+from slipstick.selftest import (
+    _attention,
+    _devices,
+    _mitchell,
+    _mitchell_cuda,
+    _projection,
+    _projection_cuda,
+)
 from slipstick.selftest._check import Check, Outcome, perform
 from slipstick.selftest._inputs import BFLOAT16
 
 __all__ = ["run"]
 
 _ON_CPU = [*_mitchell.CHECKS, *_attention.CHECKS, *_projection.CHECKS]
-_ON_CUDA = [*_mitchell_cuda.CHECKS, *_attention.CHECKS]
+_ON_CUDA = [*_mitchell_cuda.CHECKS, *_attention.CHECKS, *_projection_cuda.CHECKS]
 _SHOWN = 3  # failures of a check that are printed
 
 

@@ -23,7 +23,7 @@ LAWS: list[Law] = [
     {"kind": "sjlt"},
     {"kind": "countsketch"},
 ]
-_HASHED = ("sjlt", "countsketch")
+HASHED = ("sjlt", "countsketch")
 
 # SHA-256 of rows 0..1023, columns 0..1023 at seed 7, as little-endian float32 by rows; "sjlt" and
 # "countsketch" for 1024 components, by their signs.
@@ -37,14 +37,32 @@ DIGESTS = {
 }
 
 
-def _digest(law: Law) -> Array:
+def _entries(law: Law) -> Array:
     whole = slice(1024)
-    components: dict[str, Any] = {"n_components": 1024} if law["kind"] in _HASHED else {}
-    entries = projection.block(seed=7, rows=whole, cols=whole, **components, **law)
-    if components:
+    components: dict[str, Any] = {"n_components": 1024} if law["kind"] in HASHED else {}
+    entries: Array = projection.block(seed=7, rows=whole, cols=whole, **components, **law)
+    return entries
+
+
+def _digest(law: Law) -> Array:
+    entries = _entries(law)
+    if law["kind"] in HASHED:
         entries = np.sign(entries)
     digest = hashlib.sha256(entries.astype("<f4").tobytes()).digest()
     return np.frombuffer(digest, np.uint8)
+
+
+def known_block(law: Law) -> Array:
+    """Return the entries that have the digest, as the CPU makes them.
+
+    Raises
+    ------
+    ArithmeticError
+        If the CPU makes others.
+    """
+    if _digest(law).tobytes().hex() != DIGESTS[law["kind"]]:
+        raise ArithmeticError(f"the CPU's matrix of kind {law['kind']!r} is not the known one")
+    return _entries(law)
 
 
 def _known_answers() -> Iterator[Case]:
@@ -61,7 +79,7 @@ def _blocks() -> Iterator[Case]:
                 "cols": slice(column, column + 200),
             }
             for components in (None, 700):
-                if law["kind"] in _HASHED and components is None:
+                if law["kind"] in HASHED and components is None:
                     continue
                 for seed in (0, 2**64 - 1):
                     options = {**law, **where, "seed": seed, "n_components": components}
@@ -70,7 +88,7 @@ def _blocks() -> Iterator[Case]:
                     yield Case(title, call, (), reference.block(**options))
 
 
-def _product_bound(x: Array, matrix: Array) -> Array:
+def product_bound(x: Array, matrix: Array) -> Array:
     """Bound the rounding of x @ matrix.T: depth additions in float32 or float64, and the result.
 
     The transform behind "srht" adds in another order and not more often; its entries +-1 take the
@@ -94,12 +112,12 @@ def _project() -> Iterator[Case]:
         for dtype in FLOATS:
             x = ordinary(dtype, 45, features)
             call = partial(projection.project, n_components=components, **options)
-            bound = _product_bound(x, matrix)
+            bound = product_bound(x, matrix)
             expected = x.astype(np.float64) @ matrix.T
             yield Case(f"{dtype}, {law['kind']}", call, (x,), expected, bound)
             y = ordinary(dtype, 21, components)
             call = partial(projection.back_project, n_features=features, **options)
-            bound = _product_bound(y, matrix.T)
+            bound = product_bound(y, matrix.T)
             expected = y.astype(np.float64) @ matrix
             title = f"back_project, {dtype}, {law['kind']}"
             yield Case(title, call, (y,), expected, bound)
@@ -166,7 +184,7 @@ def _svd() -> Iterator[Case]:
                 yield Case(title, call, (x,), exact_values, bounds, portable=False)
 
 
-def _hamming() -> Iterator[Case]:
+def hamming() -> Iterator[Case]:
     rng = np.random.default_rng(0)
     for n_bytes in (1, 7, 8, 16, 31, 32, 33, 100):
         a, b = (rng.integers(0, 256, (n, n_bytes), np.uint8) for n in (5, 300))
@@ -195,6 +213,6 @@ CHECKS = [
     Check("projection", "project, back_project", _project),
     Check("projection", "hadamard, rotate", _transforms),
     Check("projection", "randomized_svd", _svd),
-    Check("lsh", "Hamming distances", _hamming),
+    Check("lsh", "Hamming distances", hamming),
     Check("lsh", "SimHash, CrossPolytope", _hashes),
 ]

@@ -1,8 +1,8 @@
 """Operators, functions and modules for torch: the kernels with gradients, in compiled graphs too.
 
 Every function gives the bits of its namesake in `slipstick`, takes part in autograd, torch.compile,
-torch.export, torch.func and autocast, and runs on the CPU; those of attention and of approximate
-products on CUDA devices too, where slipstick was built with CUDA.
+torch.export, torch.func and autocast, and runs on the CPU and, where slipstick was built with CUDA,
+on CUDA devices.
 """
 
 try:

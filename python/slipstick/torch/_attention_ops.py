@@ -222,14 +222,12 @@ attention = _library.define(
     f"({_INPUTS}, {_OPTIONS}) -> Tensor",
     kernel=kernel,
     fake=_fake_out,
-    cuda=True,
 )
 attention_with_stats = _library.define(
     "attention_with_stats",
     f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     kernel=kernel_with_stats,
     fake=_fake_with_stats,
-    cuda=True,
 )
 attention_backward = _library.define(
     "attention_backward",
@@ -237,7 +235,6 @@ attention_backward = _library.define(
     f"Tensor? grad_lse, Tensor? grad_entropy, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     kernel=_attention_backward,
     fake=_fake_backward,
-    cuda=True,
 )
 
 
@@ -284,8 +281,8 @@ def _attention_autograd(*args: Any) -> Any:
 
 
 _library.LIBRARY.impl("attention", _attention_autograd, "Autograd")
-_library.autocast("attention", _FORWARD, cuda=True)
-_library.autocast("attention_with_stats", _FORWARD, cuda=True)
+_library.autocast("attention", _FORWARD)
+_library.autocast("attention_with_stats", _FORWARD)
 
 
 def _vmap(op: Any, leading: int) -> Any:

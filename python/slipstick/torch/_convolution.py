@@ -246,14 +246,13 @@ _CHOICES = (
     "str method='mitchell', str gradient='mimic'"
 )
 _op = _library.define(
-    _NAME, f"(Tensor x, Tensor weight, {_CHOICES}) -> Tensor", kernel=_conv2d, fake=_fake, cuda=True
+    _NAME, f"(Tensor x, Tensor weight, {_CHOICES}) -> Tensor", kernel=_conv2d, fake=_fake
 )
 _backward_op = _library.define(
     f"{_NAME}_backward",
     f"(Tensor grad, Tensor x, Tensor weight, {_CHOICES}) -> (Tensor, Tensor)",
     kernel=_conv2d_backward,
     fake=_fake_backward,
-    cuda=True,
 )
 
 
@@ -271,6 +270,6 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
 
 _library.autograd(_NAME, _setup, _backward, kernel=_conv2d)
 _library.without_gradient(f"{_NAME}_backward", _conv2d_backward)
-_library.autocast(_NAME, 2, cuda=True)
+_library.autocast(_NAME, 2)
 _library.vmap(_NAME, _library.one_by_one(_op))
 _library.vmap(f"{_NAME}_backward", _library.one_by_one(_backward_op))

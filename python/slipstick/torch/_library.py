@@ -38,18 +38,17 @@ _AUTOCAST = {
 }
 
 
-def define(name: str, signature: str, *, kernel: Kernel, fake: Kernel, cuda: bool = False) -> Any:
-    """Register ``slipstick::name`` for the CPU and for shapes alone, and return its overload.
+def define(name: str, signature: str, *, kernel: Kernel, fake: Kernel) -> Any:
+    """Register ``slipstick::name`` for the CPU, GPUs and shapes alone, and return its overload.
 
-    With `cuda` also for GPUs: the function that `kernel` calls goes by where its tensors are.
+    The function that `kernel` calls goes by where its tensors are.
 
     Arguments that are rarely given stand at the end of the signature with a default: the dispatcher
     does not hand those on to Python, which saves 0.3 us for each of them and layer.
     """
     LIBRARY.define(f"{name}{signature}", tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(name, kernel, "CPU")
-    if cuda:
-        LIBRARY.impl(name, kernel, "CUDA")
+    for device in ("CPU", "CUDA"):
+        LIBRARY.impl(name, kernel, device)
     torch.library.register_fake(f"slipstick::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.slipstick, name).default
 
@@ -189,9 +188,9 @@ def vmap(name: str, rule: Kernel) -> None:
     torch.library.register_vmap(f"slipstick::{name}", rule, lib=LIBRARY)
 
 
-def autocast(name: str, operands: int, *, cuda: bool = False) -> None:
+def autocast(name: str, operands: int) -> None:
     """Cast the first arguments to autocast's dtype, as torch does for matrix products."""
-    for device in ("cpu", "cuda") if cuda else ("cpu",):
+    for device in _AUTOCAST:
         _autocast_on(device, name, operands)
 
 

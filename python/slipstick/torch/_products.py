@@ -235,14 +235,12 @@ _op = _library.define(
     f"(Tensor a, Tensor b, {_CHOICES}) -> Tensor",
     kernel=_matmul,
     fake=_fake,
-    cuda=True,
 )
 _backward_op = _library.define(
     "mitchell_matmul_backward",
     f"(Tensor grad, Tensor a, Tensor b, {_CHOICES}) -> (Tensor, Tensor)",
     kernel=_matmul_backward,
     fake=_fake_backward,
-    cuda=True,
 )
 
 
@@ -259,7 +257,7 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
 
 _library.autograd("mitchell_matmul", _setup, _backward, kernel=_matmul)
 _library.without_gradient("mitchell_matmul_backward", _matmul_backward)
-_library.autocast("mitchell_matmul", 2, cuda=True)
+_library.autocast("mitchell_matmul", 2)
 _library.vmap("mitchell_matmul_backward", _library.one_by_one(_backward_op))
 
 

@@ -39,7 +39,8 @@ def project(
     Returns
     -------
     Tensor of shape (..., n_components)
-        The bits of `slipstick.projection.project`; float64 for integers.
+        The bits of `slipstick.projection.project`, on the CPU and on CUDA devices; float64 for
+        integers.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def project(
     >>> y.shape, x.grad.shape
     (torch.Size([2, 16]), torch.Size([2, 1000]))
     """
-    _checks.tensors("project", ("x",), x)
+    _checks.tensors("project", ("x",), x, cuda=True)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"project: `x` must have at least one feature, got shape {tuple(x.shape)}")
     n_components = components("project", kind, n_components)
@@ -119,7 +120,10 @@ def _fake(x: Tensor, size: int, *rest: Any) -> Tensor:
 
 _LAW = "str kind='rademacher', int seed=0, float? density=None, int first_feature=0"
 _project_op = _library.define(
-    "project", f"(Tensor x, SymInt n_components, {_LAW}) -> Tensor", kernel=_project, fake=_fake
+    "project",
+    f"(Tensor x, SymInt n_components, {_LAW}) -> Tensor",
+    kernel=_project,
+    fake=_fake,
 )
 _back_project_op = _library.define(
     "back_project",
