@@ -114,7 +114,6 @@ __global__ void __launch_bounds__(kThreads) add_columns(const Problem problem, c
                 }
             }
             const uint32_t* const own = entries + own_part * kColumns;
-#pragma unroll 4
             for (int j = 0; j < count; ++j) {
                 const uint32_t entry = own[j];
                 if ((entry & ~1u) != sought || !has_component) continue;
