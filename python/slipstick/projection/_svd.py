@@ -74,7 +74,8 @@ def randomized_svd(
     NumPy with one number of threads, and agree to rounding elsewhere.
 
     A matrix of torch or cupy on a CUDA device is multiplied there by its framework, with the same
-    sketch; tall blocks stay on the device, and NumPy factorises the small ones.
+    sketch; tall blocks stay on the device, and NumPy factorises the small ones. What torch is told
+    of TF32 (``torch.backends.cuda.matmul.allow_tf32``) holds for these products too.
 
     Sources: N. Halko, P. Martinsson, J. Tropp, "Finding structure with randomness", 2011; C. Musco,
     C. Musco, "Randomized block Krylov methods for stronger and faster approximate singular value
